@@ -1,0 +1,3 @@
+//! The service: arguments and exit codes only.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The control client: arguments and exit codes only.
+
+fn main() {}

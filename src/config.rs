@@ -1,0 +1,204 @@
+//! The whole configuration: every key, its default, and its check. Unknown keys are refused by name and line.
+//!
+//! Order, later wins: defaults, the TOML file, the user's present variables (`CALIBRE_LIBRARY_PATH`, ...),
+//! `ALEXANDRIA_<SECTION>__<KEY>`, command-line flags.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Where the service looks for its file when none is named.
+pub const DEFAULT_PATH: &str = "/etc/alexandria-ingestd/config.toml";
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the state file, the embedded store and fetched models live. Empty: systemd's STATE_DIRECTORY, else
+    /// `$XDG_STATE_HOME/alexandria-ingestd`, else `~/.local/state/alexandria-ingestd`.
+    pub state_dir: String,
+    pub library: LibraryConfig,
+    pub embedding: EmbeddingConfig,
+    pub chunking: ChunkingConfig,
+    pub store: StoreConfig,
+    pub ingest: IngestConfig,
+    pub control: ControlConfig,
+    pub http: HttpConfig,
+    pub log: LogConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LibraryConfig {
+    /// A Calibre library or a plain folder.
+    pub path: String,
+    /// Seconds between two looks at the library.
+    pub poll_seconds: f64,
+    /// Seconds between two full comparisons of files and catalogue, whatever the looks saw.
+    pub full_scan_seconds: f64,
+    /// Formats in the order of preference; a book is read in the first one it has.
+    pub formats: Vec<String>,
+    /// Use the kernel's change events where the file system has them.
+    pub inotify: bool,
+    /// Seconds a book must stay absent, over two complete looks, before its points go.
+    pub removal_grace_seconds: f64,
+    /// More removals at once than max(this many, `removal_limit_percent` of the books) wait for the operator.
+    pub removal_limit: usize,
+    pub removal_limit_percent: f64,
+}
+
+impl Default for LibraryConfig {
+    fn default() -> Self {
+        Self {
+            path: "/mnt/calibre".into(),
+            poll_seconds: 2.0,
+            full_scan_seconds: 3600.0,
+            formats: ["EPUB", "KEPUB", "MD", "MARKDOWN", "HTML", "XHTML", "HTM", "TXT", "TEXT"]
+                .map(String::from)
+                .to_vec(),
+            inotify: true,
+            removal_grace_seconds: 600.0,
+            removal_limit: 10,
+            removal_limit_percent: 2.0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmbeddingConfig {
+    /// `bge-m3`, `bge-large`, `minilm`, `fake` (tests), or any name together with `model_path`.
+    pub model: String,
+    /// A directory in the hub's layout; empty: fetched from the hub by the model's id into the state directory.
+    pub model_path: String,
+    /// `auto`, `cpu` or `cuda`.
+    pub device: String,
+    /// Tokens of one batch, padding not counted (there is none). 0: chosen for the device.
+    pub batch_tokens: usize,
+    /// CPU threads of the embedder. 0: all cores.
+    pub threads: usize,
+}
+
+impl Default for EmbeddingConfig {
+    fn default() -> Self {
+        Self { model: "bge-m3".into(), model_path: String::new(), device: "auto".into(), batch_tokens: 0, threads: 0 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChunkingConfig {
+    /// `universal-semantic` (borders where neighbouring sentences differ) or `packed` (by size alone).
+    pub strategy: String,
+    /// A border needs a cosine between neighbouring sentences under this.
+    pub threshold: f64,
+    /// Words (as tokens by the model's average) a chunk must have before a border, and may have at most. Shrunk in
+    /// proportion where the model's limit is smaller than bge-m3's.
+    pub min_words: usize,
+    pub max_words: usize,
+    /// Sections with fewer words are merged with their neighbours into one chapter.
+    pub min_chapter_words: usize,
+    /// The chapter's vector: `mean` of its children, `embed` (a pass of its own) or `none` (no parent points).
+    pub parents: String,
+}
+
+impl Default for ChunkingConfig {
+    fn default() -> Self {
+        Self {
+            strategy: "universal-semantic".into(),
+            threshold: 0.55,
+            min_words: 200,
+            max_words: 1200,
+            min_chapter_words: 384,
+            parents: "mean".into(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// `embedded` (in the state directory), `server`, or `memory` (tests; forgets everything).
+    pub kind: String,
+    /// The server's gRPC address.
+    pub url: String,
+    pub api_key: String,
+    pub collection: String,
+    /// Seconds a request may take.
+    pub timeout_seconds: f64,
+    /// Set when the collection is created on a cluster; 0 leaves the server's default.
+    pub shard_number: u32,
+    pub replication_factor: u32,
+    pub write_consistency_factor: u32,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            kind: "embedded".into(),
+            url: "http://127.0.0.1:6334".into(),
+            api_key: String::new(),
+            collection: "alexandria".into(),
+            timeout_seconds: 60.0,
+            shard_number: 0,
+            replication_factor: 0,
+            write_consistency_factor: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestConfig {
+    /// Books in work at once: one is read while another is embedded.
+    pub workers: usize,
+    /// Tries before a book that keeps failing is parked.
+    pub max_attempts: u32,
+    /// Larger files are parked, in MiB.
+    pub max_file_mib: u64,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self { workers: 2, max_attempts: 4, max_file_mib: 512 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlConfig {
+    /// The Unix socket. Empty: systemd's RUNTIME_DIRECTORY, else `control.sock` in the state directory.
+    pub socket: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Address for other machines, e.g. `0.0.0.0:8765`. Empty: off.
+    pub listen: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter.
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into() }
+    }
+}
+
+/// Why a configuration is refused. The text names the key, and the line where there is a file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration file {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("configuration file {}: {reason}", path.display())]
+    Invalid { path: PathBuf, reason: String },
+    #[error("configuration from the environment: {0}")]
+    Environment(String),
+    #[error("configuration key {key}: {reason}")]
+    BadValue { key: &'static str, reason: String },
+}

@@ -1,0 +1,38 @@
+//! Chapters and the spans of their text that become points.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+/// A part of a chapter's text that is embedded as one child.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextSpan {
+    /// Byte range in [`ChapterChunks::text`], on character borders, trimmed of whitespace.
+    pub range: Range<usize>,
+    /// Tokens of the text in the range, special tokens not counted.
+    pub tokens: usize,
+}
+
+/// A chapter (the parent) and its children.
+///
+/// Invariant: the children's ranges ascend, do not overlap, and leave out nothing but whitespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChapterChunks {
+    pub title: String,
+    pub text: String,
+    pub children: Vec<TextSpan>,
+}
+
+impl ChapterChunks {
+    /// The text of one child.
+    pub fn child_text(&self, child: &TextSpan) -> &str {
+        &self.text[child.range.clone()]
+    }
+}
+
+/// Where the tokens of a text are: what the chunker needs to know of a model's tokenizer.
+pub trait TokenCounter {
+    /// The byte range of every token of `text`, ascending, without special tokens. Ranges may be empty or overlap
+    /// where one character gives several tokens.
+    fn token_ranges(&self, text: &str) -> Vec<Range<usize>>;
+}

@@ -1,0 +1,20 @@
+//! Plain values every stage speaks in. Nothing here does IO or knows a stage.
+
+mod book;
+mod chunk;
+mod document;
+mod failure;
+mod language;
+mod point;
+mod shelf;
+
+pub use book::{Book, BookFile, LibraryKind, Metadata, Source};
+pub use chunk::{ChapterChunks, TextSpan, TokenCounter};
+pub use document::{Document, Section};
+pub use failure::{Failure, FailureKind};
+pub use language::iso_639_1;
+pub use point::{BookPoints, CataloguePayload, ChunkLevel, Payload, Point};
+pub use shelf::{Change, KnownBook, PassedOver, ShelfSnapshot};
+
+/// The namespace of every UUIDv5 the project makes (a random UUID, fixed for ever: changing it orphans all points).
+pub const UUID_NAMESPACE: uuid::Uuid = uuid::uuid!("5b0f5a3e-2f0c-4a53-9f0e-6f9b7a1d3c52");

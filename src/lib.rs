@@ -1,0 +1,42 @@
+//! # alexandria-ingestd: the architecture on one page
+//!
+//! The service watches a Calibre library (or a plain folder of books), and keeps a Qdrant collection of the books'
+//! embeddings up to date. Data flows one way:
+//!
+//! ```text
+//! library ──> queue ──> extract ──> chunk ──> embed ──> store
+//!   (what is     (what is    (a file's   (chapters   (vectors)  (points in
+//!  on the shelf)  to do)      sections)   and spans)             Qdrant)
+//!                         └────────────── ingest ──────────────┘
+//! control and telemetry stand at the side; daemon builds the parts and starts them
+//! ```
+//!
+//! | module | is | must never |
+//! | --- | --- | --- |
+//! | [`domain`] | plain values every stage speaks in | do IO |
+//! | [`library`] | what is on the shelf: snapshots of `metadata.db`, folders, the diff, the watcher | write into the library, or take an error for an absence |
+//! | [`queue`] | the SQLite state: libraries, books, jobs; the only SQL in the project | forget a job, or run one twice at a time |
+//! | [`extract`] | a book's file as a [`domain::Document`] | lose or double a word |
+//! | [`chunk`] | sentences, chapters, spans; pure but for the vectors it is handed | cut inside a word, or exceed the model's limit |
+//! | [`embed`] | the resident model, its tokenizer, the thread that owns it | cut a text silently, or load the model twice |
+//! | [`store`] | the [`store::VectorStore`] trait: embedded Qdrant, a Qdrant server, a map for unit tests | change points by filter, or touch another model's collection |
+//! | [`ingest`] | one job as a straight line through the stages | delete before the new points are safe |
+//! | [`control`] | the protocol, the server on the Unix socket, the client | read the library or run a job itself |
+//! | [`config`] | every setting, its default and its check | accept an unknown key |
+//! | [`telemetry`] | the log (journald or stderr) and the status snapshot | block a stage |
+//! | [`daemon`] | the composition root: builds, starts, notifies systemd, stops in order | hold logic of a stage |
+//!
+//! ## Invariants
+//! 1. The library is read-only and may lie: no error, emptiness or absence is a deletion.
+//! 2. A book is its library uuid + book uuid; its content is the hash of the chosen file.
+//! 3. Point ids are deterministic, so every write can be repeated.
+//! 4. New points are written and counted before the state says so; older generations go last.
+//! 5. An attempt is counted, in its own transaction, before the work.
+//! 6. Stages never import one another: only [`ingest`] knows their order (`tests/it/architecture.rs` checks it).
+//!
+//! ## Threads
+//! library thread (may hang with the mount) · queue thread (the one writing SQLite connection) · ingest workers ·
+//! embedder thread (owns the model) · tokio's threads (the control server). All channels are bounded; only SQLite grows.
+
+pub mod config;
+pub mod domain;

@@ -1,0 +1,165 @@
+//! Where the vectors live: one trait, three stores (embedded Qdrant, a Qdrant server, a map for unit tests).
+//!
+//! The trait is synchronous: its callers are blocking threads. It has no change by filter, because the embedded
+//! engine logs such operations unresolved and replays them differently after a kill: a caller asks for ids first.
+
+pub mod edge;
+pub mod memory;
+pub mod server;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::{BookPoints, CataloguePayload, Point};
+
+/// Payload fields with a keyword index: what the query side and this service filter on.
+pub const KEYWORD_INDEXES: [&str; 8] =
+    ["chunk_level", "book_title", "author", "source", "source_id", "parent_id", "language", "book_uuid"];
+
+/// What a collection must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectionSpec {
+    pub name: String,
+    pub dimension: usize,
+    /// The contract's `embedding_model_id`: one collection holds one model's vectors.
+    pub model_id: String,
+}
+
+/// What went wrong, told apart where callers act differently.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Down, unreachable, timed out, overloaded: wait until it is healthy.
+    #[error("the store does not answer ({location}): {reason}")]
+    Unavailable { location: String, reason: String },
+    /// The collection is gone: create it again and reconcile.
+    #[error("collection '{collection}' does not exist in the store at {location}")]
+    CollectionMissing { location: String, collection: String },
+    /// The collection holds something else: never write to it.
+    #[error(
+        "collection '{collection}' holds {found}, but the configured model needs {wanted}; set another store.collection, or the model it was filled with"
+    )]
+    WrongCollection { collection: String, found: String, wanted: String },
+    /// Another process holds the embedded store.
+    #[error("the embedded store {location} is in use by another process; stop it, or use alexandriactl to talk to it")]
+    InUse { location: String },
+    /// Refused for what we sent or who we are: an operator must act.
+    #[error("the store at {location} refused the request: {reason}")]
+    Rejected { location: String, reason: String },
+    /// A vector that must not be written (not finite, wrong length, not unit norm).
+    #[error("point {id}: {reason}")]
+    BadVector { id: Uuid, reason: String },
+}
+
+impl StoreError {
+    /// True when waiting may help.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, StoreError::Unavailable { .. } | StoreError::CollectionMissing { .. })
+    }
+}
+
+/// Equality conditions on keyword fields, all of which must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// (field, value) pairs on fields of [`KEYWORD_INDEXES`].
+    pub must: Vec<(String, String)>,
+}
+
+impl Filter {
+    pub fn field(name: &str, value: impl Into<String>) -> Self {
+        Self::default().and(name, value)
+    }
+
+    #[must_use]
+    pub fn and(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.must.push((name.to_owned(), value.into()));
+        self
+    }
+}
+
+/// One search result, best first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hit {
+    pub id: Uuid,
+    /// Cosine similarity.
+    pub score: f32,
+    pub payload: serde_json::Map<String, serde_json::Value>,
+}
+
+/// One page of a scroll.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ScrollPage {
+    pub points: Vec<BookPoints>,
+    /// Where the next page starts; None at the end.
+    pub next: Option<Uuid>,
+}
+
+/// A store of one collection. Every call may block; none may be made on an async worker thread.
+pub trait VectorStore: Send + Sync {
+    /// What and where it is, for status and messages: `embedded /var/lib/...`, `server http://...`.
+    fn location(&self) -> String;
+
+    /// Creates the collection and its indexes when absent; verifies dimension, distance, unnamed vector and the model
+    /// of one sampled point when present. Never alters what exists (missing payload indexes are added).
+    fn ensure_collection(&self, spec: &CollectionSpec) -> Result<(), StoreError>;
+
+    /// Writes points, acknowledged. Repeating it is harmless. Vectors are checked first ([`check_vector`]).
+    fn upsert(&self, points: &[Point]) -> Result<(), StoreError>;
+
+    /// The ids and generations of all of a book's points (by payload `book_uuid`), in no particular order.
+    fn points_of_book(&self, book: Uuid) -> Result<Vec<BookPoints>, StoreError>;
+
+    /// Deletes points by id; absent ids are no error.
+    fn delete(&self, ids: &[Uuid]) -> Result<(), StoreError>;
+
+    /// Overwrites the catalogue fields of the given points, leaving vectors and other fields as they are.
+    fn set_catalogue(&self, ids: &[Uuid], catalogue: &CataloguePayload) -> Result<(), StoreError>;
+
+    /// Exact number of points that match.
+    fn count(&self, filter: &Filter) -> Result<usize, StoreError>;
+
+    /// The `limit` nearest points by cosine.
+    fn search(&self, vector: &[f32], filter: &Filter, limit: usize) -> Result<Vec<Hit>, StoreError>;
+
+    /// One page of all points in id order, starting at `from`.
+    fn scroll(&self, from: Option<Uuid>, limit: usize) -> Result<ScrollPage, StoreError>;
+
+    /// Makes everything acknowledged so far durable (a flush where the store is embedded).
+    fn checkpoint(&self) -> Result<(), StoreError>;
+
+    /// Background work worth doing while nothing is queued (index building). May take minutes.
+    fn maintain(&self) -> Result<(), StoreError>;
+
+    /// Whether the store answers.
+    fn health(&self) -> Result<(), StoreError>;
+}
+
+/// Refuses a vector that would poison a search: not finite, of another length, or not of unit norm (within 1e-3).
+pub fn check_vector(id: Uuid, vector: &[f32], dimension: usize) -> Result<(), StoreError> {
+    let bad = |reason: String| Err(StoreError::BadVector { id, reason });
+    if vector.len() != dimension {
+        return bad(format!("the vector has {} numbers, the collection {dimension}", vector.len()));
+    }
+    if let Some(at) = vector.iter().position(|x| !x.is_finite()) {
+        return bad(format!("the vector's number {at} is {}", vector[at]));
+    }
+    let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    if (norm - 1.0).abs() > 1e-3 {
+        return bad(format!("the vector's norm is {norm}, not 1"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_vectors_are_refused() {
+        let id = Uuid::nil();
+        assert!(check_vector(id, &[0.6, 0.8], 2).is_ok());
+        assert!(check_vector(id, &[0.6, 0.8], 3).is_err());
+        assert!(check_vector(id, &[0.6, f32::NAN], 2).is_err());
+        assert!(check_vector(id, &[0.6, 0.9], 2).is_err());
+        assert!(check_vector(id, &[0.0, 0.0], 2).is_err());
+    }
+}
