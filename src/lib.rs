@@ -38,6 +38,7 @@
 //! library thread (may hang with the mount) · queue thread (the one writing SQLite connection) · ingest workers ·
 //! embedder thread (owns the model) · tokio's threads (the control server). All channels are bounded; only SQLite grows.
 
+pub mod chunk;
 pub mod config;
 pub mod domain;
 pub mod embed;
