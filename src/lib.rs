@@ -42,3 +42,4 @@ pub mod chunk;
 pub mod config;
 pub mod domain;
 pub mod embed;
+pub mod store;
