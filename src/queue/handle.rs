@@ -63,9 +63,7 @@ impl QueueHandle {
     pub fn spawn(queue: Queue) -> std::io::Result<QueueHandle> {
         let (sender, receiver) = sync_channel(WAITING);
         let wake = Arc::new(Wake::default());
-        let for_thread = Arc::clone(&wake);
-        let thread =
-            std::thread::Builder::new().name("queue".into()).spawn(move || serve(queue, &receiver, &for_thread))?;
+        let thread = std::thread::Builder::new().name("queue".into()).spawn(move || serve(queue, &receiver))?;
         Ok(QueueHandle {
             shared: Arc::new(Shared { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), wake }),
         })
@@ -81,10 +79,16 @@ impl QueueHandle {
     ) -> Result<R, QueueStopped> {
         let sender = lock(&self.shared.sender).clone().ok_or(QueueStopped)?;
         let (answer, answered) = sync_channel(1);
+        let wake = Arc::clone(&self.shared.wake);
         sender
             .send(Box::new(move |queue| {
+                let result = request(queue);
+                // Before the answer: who has it may rely on the workers having been told.
+                if queue.take_work_added() {
+                    wake.update(|state| state.0 += 1);
+                }
                 // A caller that has gone away does not want its answer.
-                let _ = answer.send(request(queue));
+                let _ = answer.send(result);
             }))
             .map_err(|_| QueueStopped)?;
         answered.recv().map_err(|_| QueueStopped)
@@ -135,14 +139,11 @@ impl QueueHandle {
     }
 }
 
-fn serve(mut queue: Queue, requests: &Receiver<Request>, wake: &Wake) {
+fn serve(mut queue: Queue, requests: &Receiver<Request>) {
     while let Ok(request) = requests.recv() {
         // An open transaction is rolled back while the panic unwinds, so the queue is whole afterwards.
         if std::panic::catch_unwind(AssertUnwindSafe(|| request(&mut queue))).is_err() {
             tracing::error!("a request to the state panicked; nothing of it was kept. This is a bug: please report it");
-        }
-        if queue.take_work_added() {
-            wake.update(|state| state.0 += 1);
         }
     }
 }

@@ -1,1 +1,3 @@
 //! Integration tests: one binary, because linking is what costs.
+
+mod queue;
