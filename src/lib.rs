@@ -42,4 +42,5 @@ pub mod chunk;
 pub mod config;
 pub mod domain;
 pub mod embed;
+pub mod queue;
 pub mod store;
