@@ -10,8 +10,8 @@
 # and ${XDG_CACHE_HOME:-~/.cache}/alexandria-ingestd (compiled code, models). Run again, it goes on where it was.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=packaging/toolchain.sh
-. "$root/packaging/toolchain.sh"
+# shellcheck source=packaging/lib.sh
+. "$root/packaging/lib.sh"
 
 case "${1:-}" in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;; esac
 [ $# -le 2 ] || die "usage: quickstart.sh [LIBRARY [QUESTION]]"
@@ -46,6 +46,8 @@ else
   state="$home/$(state_name "" "$model")"
 fi
 
+# shellcheck source=packaging/toolchain.sh
+. "$root/packaging/toolchain.sh"
 need_program python3 python3
 say "1/5 building (the first time compiles all dependencies: 10 to 20 minutes on two cores)"
 (cd "$root" && cargo build --locked --bins)

@@ -33,8 +33,11 @@ installed_rusts() {
 
 choose_rust() {
   local need default version toolchain
+  # rustup fetches a toolchain that is asked for and absent, even for `rustc --version`.
+  export RUSTUP_AUTO_INSTALL=0
   need=$(required_rust)
-  have cargo || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+  # rustup's folder may be missing from PATH (a service, sudo), or a distribution's older cargo be found alone.
+  have rustup || [ ! -x "${CARGO_HOME:-$HOME/.cargo}/bin/rustup" ] || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
   have cargo || die "Rust is missing; install rustup (https://rustup.rs), then: rustup toolchain install stable"
   default=$(rustc --version 2>/dev/null | rust_version) || default=
   if [ -n "$default" ] && at_least "$default" "$need"; then
@@ -54,4 +57,5 @@ choose_rust() {
 choose_rust
 # SQLite and the TLS library are compiled from C.
 have cc || have gcc || have clang || need_program cc gcc libc6-dev
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$(cache_dir)/target}"
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-$(cache_dir)/target}")
+export CARGO_TARGET_DIR
