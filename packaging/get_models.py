@@ -77,14 +77,13 @@ def need_pip():
         fail("pip is missing; install it with: sudo apt-get install --no-install-recommends python3-pip")
     say("installing python3-pip")
     env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    install = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-qq", "-y", "--no-install-recommends"]
-    for refresh in (False, True):
-        if refresh:
-            subprocess.run(["apt-get", "update", "-qq"], env=env, stdin=subprocess.DEVNULL)
-        subprocess.run(install + ["python3-pip"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    install = "apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends python3-pip".split()
+    for command in (install, ["apt-get", "update"], install):
+        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0:
             return
-    fail("pip is missing, and apt-get could not install python3-pip for " + sys.executable)
+    last = (done.stderr or done.stdout).strip().splitlines()
+    fail("pip is missing for %s, and apt-get could not install python3-pip: %s" % (sys.executable, last[-1] if last else "no reason given"))
 
 
 def pip(*arguments):

@@ -20,7 +20,7 @@ fi
 mkdir -p "$(dirname "$library")"
 work=$(mktemp -d)
 part="$library.part"
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf "$work" "$part"' EXIT
 rm -rf "$part"
 mkdir -p "$work/books" "$part"
 
