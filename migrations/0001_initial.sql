@@ -37,6 +37,9 @@ CREATE TABLE books (
     indexed_generation       TEXT,
     indexed_chunker          TEXT,
     indexed_model            TEXT,
+    indexed_text_hash        TEXT,
+    indexed_file             TEXT,          -- format, data.id, size and mtime of the file that was read
+    indexed_file_metadata    TEXT,          -- JSON: what the file says about itself
     sections                 INTEGER,
     chunks                   INTEGER,
     points                   INTEGER,

@@ -141,7 +141,7 @@ impl Ingestor {
         };
         let report = JobReport { outcome, timings: timings.0, device: self.embedder.info().device.clone() };
         let (id, done) = (job.id, report.clone());
-        self.queue.call(move |queue| queue.complete(id, &done, crate::telemetry::now_us()))??;
+        self.queue.call(move |queue| queue.complete(id, &done, crate::clock::now_us()))??;
         Ok(JobSummary { report, indexed })
     }
 
@@ -370,7 +370,7 @@ impl Ingestor {
 
     fn record(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<(), JobError> {
         let (id, indexed) = (job.id, indexed.clone());
-        Ok(self.queue.call(move |queue| queue.record_written(id, &indexed, crate::telemetry::now_us()))??)
+        Ok(self.queue.call(move |queue| queue.record_written(id, &indexed, crate::clock::now_us()))??)
     }
 
     fn expect_points(&self, job: &ClaimedJob, expected: usize) -> Result<(), JobError> {

@@ -206,8 +206,10 @@ pub(super) fn set_indexed(
     let mut statement = connection.prepare_cached(
         "UPDATE books SET indexed_at_us = ?2, indexed_content_hash = ?3, indexed_metadata_hash = ?4, \
          indexed_generation = ?5, indexed_chunker = ?6, indexed_model = ?7, sections = ?8, chunks = ?9, points = ?10, \
-         tokens = ?11, words = ?12 WHERE id = ?1",
+         tokens = ?11, words = ?12, indexed_text_hash = ?13, indexed_file = ?14, indexed_file_metadata = ?15 \
+         WHERE id = ?1",
     )?;
+    let file_metadata = indexed.map(|state| serde_json::to_string(&state.file_metadata)).transpose();
     statement.execute(params![
         book,
         indexed.map(|_| now_us),
@@ -221,6 +223,10 @@ pub(super) fn set_indexed(
         indexed.map(|state| rows::integer(state.points)),
         indexed.map(|state| rows::integer(state.tokens)),
         indexed.map(|state| rows::integer(state.words)),
+        indexed.map(|state| &state.text_hash),
+        indexed.map(|state| &state.file_signature),
+        // Strings and lists always serialise.
+        file_metadata.unwrap_or_default(),
     ])?;
     Ok(())
 }

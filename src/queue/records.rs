@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{Book, FailureKind, LibraryKind};
+use crate::domain::{Book, FailureKind, FileMetadata, LibraryKind};
 
 /// A job's number; never reused while its history is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -102,7 +102,13 @@ pub struct LibraryRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct IndexedState {
     pub content_hash: String,
+    /// Of the text with its sections: files that differ in bytes alone need no new vectors.
+    pub text_hash: String,
     pub metadata_hash: String,
+    /// [`crate::domain::BookFile::signature`] of the file that was read.
+    pub file_signature: String,
+    /// What the file says about itself, for payload updates without opening it.
+    pub file_metadata: FileMetadata,
     pub generation: String,
     pub chunker_fingerprint: String,
     pub model_fingerprint: String,

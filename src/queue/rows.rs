@@ -20,8 +20,9 @@ pub(super) const BOOK_WIDTH: usize = 11;
 
 /// The columns of [`indexed`], of a table called `b`.
 pub(super) const INDEXED: &str = "b.indexed_content_hash, b.indexed_metadata_hash, b.indexed_generation, \
-                                  b.indexed_chunker, b.indexed_model, b.sections, b.chunks, b.points, b.tokens, b.words";
-pub(super) const INDEXED_WIDTH: usize = 10;
+                                  b.indexed_chunker, b.indexed_model, b.sections, b.chunks, b.points, b.tokens, b.words, \
+                                  b.indexed_text_hash, b.indexed_file, b.indexed_file_metadata";
+pub(super) const INDEXED_WIDTH: usize = 13;
 
 /// A book from the columns [`BOOK`] that start at `at`.
 pub(super) fn book(row: &Row, at: usize) -> Result<Book, QueueError> {
@@ -64,6 +65,10 @@ pub(super) fn indexed(row: &Row, at: usize) -> Result<Option<IndexedState>, Queu
         points: count(7)?,
         tokens: count(8)?,
         words: count(9)?,
+        text_hash: row.get(at + 10)?,
+        file_signature: row.get(at + 11)?,
+        file_metadata: serde_json::from_str(&row.get::<_, String>(at + 12)?)
+            .map_err(|error| bad("file metadata", "not JSON", &error))?,
     }))
 }
 

@@ -38,7 +38,10 @@ fn book(number: i64) -> Book {
 fn indexed(content: &str) -> IndexedState {
     IndexedState {
         content_hash: content.into(),
+        text_hash: format!("t-{content}"),
         metadata_hash: "m".into(),
+        file_signature: "EPUB|1|1|1".into(),
+        file_metadata: Default::default(),
         generation: format!("g-{content}"),
         chunker_fingerprint: "c1".into(),
         model_fingerprint: "m1".into(),
