@@ -42,5 +42,6 @@ pub mod chunk;
 pub mod config;
 pub mod domain;
 pub mod embed;
+pub mod library;
 pub mod queue;
 pub mod store;
