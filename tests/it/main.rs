@@ -1,1 +1,4 @@
 //! Integration tests: one binary, because linking is what costs.
+
+mod qdrant_server;
+mod store;
