@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::vectors_config::Config as VectorsKind;
 use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
@@ -422,7 +423,10 @@ fn unnamed_vector(info: &CollectionInfo) -> (Option<usize>, bool) {
 }
 
 fn qdrant_filter(filter: &Filter) -> QdrantFilter {
-    QdrantFilter::must(filter.must.iter().map(|(field, value)| Condition::matches(field.clone(), value.clone())))
+    // Spelt out: the client turns a plain string with a space in it into a full-text match.
+    QdrantFilter::must(
+        filter.must.iter().map(|(field, value)| Condition::matches(field.clone(), MatchValue::Keyword(value.clone()))),
+    )
 }
 
 fn only_field(name: &str) -> SelectorOptions {

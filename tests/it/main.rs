@@ -3,5 +3,7 @@
 mod calibre;
 mod embed;
 mod library;
+mod qdrant_server;
 mod queue;
+mod store;
 mod support;

@@ -243,3 +243,60 @@ fn sync_dir(path: &Path) {
         let _ = dir.sync_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine(dir: &Path) -> Engine {
+        Engine::create(&dir.join("books"), &dir.join(".books.creating"), 4).unwrap()
+    }
+
+    #[test]
+    fn a_panic_inside_the_engine_is_an_error_and_heals() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        for _ in 0..2 {
+            let error = engine.write::<()>("testing", |_| panic!("boom {}", 1)).unwrap_err();
+            assert!(error.is_unavailable() && error.to_string().contains("boom 1"), "{error}");
+            let error = engine.read::<()>("testing", |_| panic!("boom")).unwrap_err();
+            assert!(error.is_unavailable(), "{error}");
+            assert_eq!(engine.read("testing", |shard| shard.info()).unwrap().points_count, 0);
+        }
+    }
+
+    #[test]
+    fn a_failed_write_has_the_shard_loaded_again_once_nobody_uses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let held = engine.shard().unwrap();
+        let full = || OperationError::service_error("no space left on device");
+        let error = engine.write::<()>("testing", |_| Err(full())).unwrap_err();
+        assert!(error.is_unavailable() && error.to_string().contains("no space left"), "{error}");
+        assert!(engine.shard().unwrap_err().is_unavailable());
+        drop(held);
+        let before = engine.shard().unwrap();
+        assert!(Arc::ptr_eq(&before, &engine.shard().unwrap()));
+    }
+
+    #[test]
+    fn a_refused_request_leaves_the_shard_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let before = Arc::as_ptr(&engine.shard().unwrap());
+        let wrong = || OperationError::WrongVectorDimension { expected_dim: 4, received_dim: 5 };
+        let error = engine.write::<()>("testing", |_| Err(wrong())).unwrap_err();
+        assert!(matches!(error, StoreError::Rejected { .. }), "{error}");
+        assert_eq!(before, Arc::as_ptr(&engine.shard().unwrap()));
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("books");
+        drop(engine(dir.path()));
+        fs::write(path.join("edge_config.json"), "{").unwrap();
+        let Err(error) = Engine::load(&path) else { panic!("loaded") };
+        assert!(error.is_unavailable() && error.to_string().contains("books"), "{error}");
+    }
+}

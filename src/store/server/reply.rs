@@ -50,9 +50,12 @@ impl Target {
                 "what answers there does not speak gRPC ({message}); store.url takes Qdrant's gRPC port, 6334 unless \
                  configured otherwise, not its HTTP port 6333"
             )),
-            Code::Cancelled => self.unavailable("no answer within store.timeout_seconds"),
+            Code::Cancelled if message.contains("Timeout expired") => {
+                self.unavailable("no answer within store.timeout_seconds")
+            }
             Code::Internal
             | Code::Unknown
+            | Code::Cancelled
             | Code::Unavailable
             | Code::DeadlineExceeded
             | Code::ResourceExhausted
