@@ -40,3 +40,4 @@
 
 pub mod config;
 pub mod domain;
+pub mod extract;
