@@ -42,6 +42,7 @@ pub mod chunk;
 pub mod config;
 pub mod domain;
 pub mod embed;
+pub mod extract;
 pub mod library;
 pub mod queue;
 pub mod store;
