@@ -39,10 +39,13 @@
 //! embedder thread (owns the model) · tokio's threads (the control server). All channels are bounded; only SQLite grows.
 
 pub mod chunk;
+pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod embed;
 pub mod extract;
+pub mod ingest;
 pub mod library;
 pub mod queue;
 pub mod store;
+pub mod telemetry;

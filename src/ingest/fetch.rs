@@ -73,7 +73,9 @@ pub fn copy_to_scratch(book: &BookFile, scratch: &Path, max_bytes: u64) -> Resul
         (a.len(), a.mtime(), a.mtime_nsec()) == (b.len(), b.mtime(), b.mtime_nsec())
     };
     if copied != before.len() || !same(&before, &after) {
-        return Err(Failure::transient(format!("{shown} changed while it was copied; it is tried again when it is whole")));
+        return Err(Failure::transient(format!(
+            "{shown} changed while it was copied; it is tried again when it is whole"
+        )));
     }
     let content_hash = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(ScratchCopy { file: copy, content_hash })

@@ -12,7 +12,7 @@ mod worker;
 
 pub use plan::{Parents, generation};
 pub use progress::{CurrentJob, Progress, Stage};
-pub use reconcile::{Look, Reconciler};
+pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, ShelfState};
 pub use worker::{WorkerSettings, Workers};
 
 use std::collections::BTreeMap;
@@ -209,8 +209,10 @@ impl Ingestor {
     ) -> Result<(Outcome, IndexedState), JobError> {
         let file = document.file_metadata();
         let chapters = self.chunk(job, document, &file, timings)?;
-        let children: Vec<&str> =
-            chapters.iter().flat_map(|chapter| chapter.children.iter().map(|child| chapter.child_text(child))).collect();
+        let children: Vec<&str> = chapters
+            .iter()
+            .flat_map(|chapter| chapter.children.iter().map(|child| chapter.child_text(child)))
+            .collect();
         let vectors = self.embed(job, &children, "embed", timings)?;
         let tokenizer = self.embedder.tokenizer().clone();
         let parents = plan::parents(&chapters, self.settings.parents, tokenizer.as_ref(), tokenizer.content_tokens());

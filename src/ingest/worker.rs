@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Ingestor, JobError, JobSummary};
+use crate::clock::now_us;
 use crate::domain::{Failure, FailureKind};
 use crate::queue::{ClaimedJob, JobKind, NextStep, Outcome, QueueStats};
-use crate::clock::now_us;
 
 /// The longest sleep of an idle worker: a job whose next try has come is found at most this late.
 const LONGEST_IDLE: Duration = Duration::from_secs(10);

@@ -178,6 +178,24 @@ impl Applied {
     }
 }
 
+/// `3 new, 1 changed`: what is not zero.
+impl std::fmt::Display for Applied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let counts = [
+            (self.new, "new"),
+            (self.changed, "changed"),
+            (self.metadata, "with new metadata"),
+            (self.moved, "moved"),
+            (self.missing, "missing"),
+            (self.returned, "back"),
+            (self.gone, "gone"),
+        ];
+        let parts: Vec<String> =
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        f.write_str(&if parts.is_empty() { "nothing new".to_owned() } else { parts.join(", ") })
+    }
+}
+
 /// The state in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct QueueStats {
