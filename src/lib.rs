@@ -39,5 +39,7 @@
 //! embedder thread (owns the model) · tokio's threads (the control server). All channels are bounded; only SQLite grows.
 
 pub mod config;
+pub mod control;
 pub mod domain;
 pub mod queue;
+pub mod telemetry;
