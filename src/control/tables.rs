@@ -83,7 +83,11 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
             number(queue.parked),
         ),
     );
-    line("speed", format!("{:.0} tokens/s · {:.0} chunks/min", status.tokens_per_second, status.chunks_per_minute));
+    let speed = |rate: f64| number(rate.round().max(0.0) as u64);
+    line(
+        "speed",
+        format!("{} tokens/s · {} chunks/min", speed(status.tokens_per_second), speed(status.chunks_per_minute)),
+    );
     for (at, job) in status.current.iter().enumerate() {
         line(if at == 0 { "now" } else { "" }, current(job, view));
     }
