@@ -41,6 +41,8 @@
 pub mod chunk;
 pub mod clock;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod domain;
 pub mod embed;
 pub mod extract;

@@ -24,9 +24,7 @@ pub enum LogTarget {
 /// # Errors
 /// A filter that cannot be read, or a log that was started before.
 pub fn init(level: &str) -> Result<LogTarget, String> {
-    let filter = EnvFilter::try_new(level).map_err(|error| {
-        format!("log.level '{level}': {error}; use error, warn, info, debug, trace or a tracing filter")
-    })?;
+    let filter = filter(level)?;
     let registry = tracing_subscriber::registry().with(filter);
     // Where systemd's promise of a journal is not kept, text on stderr is better than silence.
     if stderr_is_the_journal()
@@ -43,6 +41,32 @@ pub fn init(level: &str) -> Result<LogTarget, String> {
         .with_target(false);
     registry.with(text).try_init().map_err(|error| error.to_string())?;
     Ok(LogTarget::Stderr)
+}
+
+/// Whether [`init`] would take this `log.level`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_level(level: &str) -> Result<(), String> {
+    filter(level).map(drop)
+}
+
+/// A level's name means ours at that level, and warnings of the libraries: their chatter would bury the books.
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let bad = |reason: &str| {
+        format!(
+            "log.level '{level}': {reason}; use error, warn, info, debug, trace or a tracing filter such as 'info,alexandria_ingestd::store=debug'"
+        )
+    };
+    let text = level.trim();
+    let text = match text.to_lowercase().as_str() {
+        name @ ("info" | "debug" | "trace") => format!("warn,alexandria_ingestd={name}"),
+        name @ ("error" | "warn" | "off") => name.to_owned(),
+        // To a filter a misspelt level is a module that nothing is ever logged from.
+        _ if !text.contains('=') => return Err(bad("there is no such level")),
+        _ => text.to_owned(),
+    };
+    EnvFilter::try_new(text).map_err(|error| bad(&error.to_string()))
 }
 
 /// Whether stderr is the stream that systemd connected to the journal: JOURNAL_STREAM names its device and inode, and
@@ -115,7 +139,18 @@ mod tests {
         assert!(!names("8:43", 8, 42));
         assert!(!names("", 8, 42));
         assert!(!names("8", 8, 42));
-        assert!(!stderr_is_the_journal(), "tests are not run by systemd");
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        for level in ["info", " INFO ", "warn", "off", "warn,alexandria_ingestd::store=debug", "hyper=trace"] {
+            check_level(level).unwrap();
+        }
+        for level in ["", "infoo", "7", "a=b=c", "warn,loud"] {
+            let error = check_level(level).unwrap_err();
+            assert!(error.contains("log.level"), "{error}");
+        }
+        assert_eq!(filter("debug").unwrap().to_string(), "alexandria_ingestd=debug,warn");
     }
 
     #[test]

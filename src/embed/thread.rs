@@ -91,6 +91,11 @@ impl EmbedderHandle {
         &self.info
     }
 
+    /// How often the model was loaded: once for the life of the handle, which is the life of the process.
+    pub fn loads(&self) -> usize {
+        1
+    }
+
     pub fn tokenizer(&self) -> &Arc<dyn TextTokenizer> {
         &self.tokenizer
     }

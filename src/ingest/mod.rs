@@ -22,11 +22,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::chunk::{ChunkSettings, chunk_sections};
-use crate::domain::{ChapterChunks, Document, Failure, FileMetadata, iso_639_1};
+use crate::domain::{Book, ChapterChunks, Document, Failure, FileMetadata, Point, iso_639_1};
 use crate::embed::{EmbedError, EmbedderHandle, Priority};
 use crate::extract::{self, ExtractError};
 use crate::queue::{ClaimedJob, IndexedState, JobKind, JobReport, Outcome, QueueError, QueueHandle, QueueStopped};
-use crate::store::{Filter, StoreError, VectorStore};
+use crate::store::{CollectionSpec, Filter, StoreError, VectorStore};
 use plan::Need;
 
 /// Points of one write.
@@ -51,6 +51,8 @@ pub struct Ingestor {
     pub queue: QueueHandle,
     pub embedder: EmbedderHandle,
     pub store: Arc<dyn VectorStore>,
+    /// What the store's collection must be; made or checked before each write, for it may come late or go.
+    pub collection: CollectionSpec,
     pub settings: IngestSettings,
     pub progress: Arc<Progress>,
     /// Set at shutdown: the job in hand is given back at its next step.
@@ -115,6 +117,47 @@ pub struct JobSummary {
     pub indexed: Option<IndexedState>,
 }
 
+/// A book whose children have their vectors.
+pub struct BookVectors<'a> {
+    pub book: &'a Book,
+    pub file: &'a FileMetadata,
+    pub chapters: &'a [ChapterChunks],
+    /// One for each child, in order.
+    pub child_vectors: Vec<Vec<f32>>,
+    pub embedder: &'a EmbedderHandle,
+    pub settings: &'a IngestSettings,
+    pub content_hash: &'a str,
+    pub generation: &'a str,
+}
+
+/// A book's points, parents included; embeds where parents are to have a pass of their own.
+pub fn book_points(from: &BookVectors) -> Result<Vec<Point>, EmbedError> {
+    let tokenizer = from.embedder.tokenizer();
+    let parents = plan::parents(from.chapters, from.settings.parents, tokenizer.as_ref(), tokenizer.content_tokens());
+    let parent_vectors = match from.settings.parents {
+        Parents::Embed => {
+            let texts: Vec<&str> = parents.iter().map(|parent| parent.text.as_str()).collect();
+            from.embedder.embed(&texts, Priority::Bulk)?
+        }
+        Parents::Mean => plan::mean_vectors(from.chapters, &from.child_vectors),
+        Parents::None => Vec::new(),
+    };
+    Ok(plan::points(&plan::PointInputs {
+        book: from.book,
+        file: from.file,
+        chapters: from.chapters,
+        child_vectors: &from.child_vectors,
+        parents,
+        parent_vectors,
+        model: from.embedder.info(),
+        strategy: from.settings.chunking.strategy(),
+        content_hash: from.content_hash,
+        generation: from.generation,
+        // Local time without a zone: what the contract's readers expect.
+        ingested_at: &chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%.6f").to_string(),
+    }))
+}
+
 /// Seconds by stage of one job.
 #[derive(Default)]
 struct Timings(BTreeMap<String, f64>);
@@ -146,7 +189,12 @@ impl Ingestor {
     }
 
     fn ingest(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<(Outcome, IndexedState), JobError> {
-        match plan::need(job) {
+        let need = plan::need(job);
+        if !matches!(need, Need::Nothing(_)) {
+            // Before the hours of embedding, not after: a store that is down or another model's gives the job back.
+            self.store.ensure_collection(&self.collection)?;
+        }
+        match need {
             Need::Nothing(indexed) => Ok((Outcome::Unchanged, indexed)),
             Need::Payload(indexed) => match self.update_payloads(job, indexed, timings)? {
                 Some(indexed) => Ok((Outcome::PayloadOnly, indexed)),
@@ -213,33 +261,22 @@ impl Ingestor {
             .iter()
             .flat_map(|chapter| chapter.children.iter().map(|child| chapter.child_text(child)))
             .collect();
-        let vectors = self.embed(job, &children, "embed", timings)?;
-        let tokenizer = self.embedder.tokenizer().clone();
-        let parents = plan::parents(&chapters, self.settings.parents, tokenizer.as_ref(), tokenizer.content_tokens());
-        let parent_vectors = match self.settings.parents {
-            Parents::Embed => {
-                let texts: Vec<&str> = parents.iter().map(|parent| parent.text.as_str()).collect();
-                self.embed(job, &texts, "embed", timings)?
-            }
-            Parents::Mean => plan::mean_vectors(&chapters, &vectors),
-            Parents::None => Vec::new(),
-        };
+        let vectors = self.embed(job, &children, timings)?;
         let chunker_fingerprint = self.chunker_fingerprint();
         let model = self.embedder.info();
         let generation = plan::generation(&content_hash, &chunker_fingerprint, &model.fingerprint);
-        let points = plan::points(&plan::PointInputs {
-            book: &job.book,
-            file: &file,
-            chapters: &chapters,
-            child_vectors: vectors,
-            parents,
-            parent_vectors,
-            model,
-            strategy: self.settings.chunking.strategy(),
-            content_hash: &content_hash,
-            generation: &generation,
-            ingested_at: &chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%.6f").to_string(),
-        });
+        let points = timings.measure("embed", || {
+            book_points(&BookVectors {
+                book: &job.book,
+                file: &file,
+                chapters: &chapters,
+                child_vectors: vectors,
+                embedder: &self.embedder,
+                settings: &self.settings,
+                content_hash: &content_hash,
+                generation: &generation,
+            })
+        })?;
         let indexed = IndexedState {
             content_hash,
             text_hash,
@@ -285,20 +322,14 @@ impl Ingestor {
         })
     }
 
-    fn embed(
-        &self,
-        job: &ClaimedJob,
-        texts: &[&str],
-        stage: &str,
-        timings: &mut Timings,
-    ) -> Result<Vec<Vec<f32>>, JobError> {
+    fn embed(&self, job: &ClaimedJob, texts: &[&str], timings: &mut Timings) -> Result<Vec<Vec<f32>>, JobError> {
         self.step(job, Stage::Embed)?;
         // Longest first over the whole book, so that requests hold texts of like lengths and batches fill.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&index| std::cmp::Reverse(texts[index].len()));
         let mut vectors = vec![Vec::new(); texts.len()];
         let mut done = 0;
-        timings.measure(stage, || {
+        timings.measure("embed", || {
             for group in order.chunks(TEXTS_PER_REQUEST) {
                 self.interrupted()?;
                 let part: Vec<&str> = group.iter().map(|&index| texts[index]).collect();
@@ -313,7 +344,7 @@ impl Ingestor {
     }
 
     /// Rule 4, step by step.
-    fn write(&self, job: &ClaimedJob, points: &[crate::domain::Point], indexed: &IndexedState) -> Result<(), JobError> {
+    fn write(&self, job: &ClaimedJob, points: &[Point], indexed: &IndexedState) -> Result<(), JobError> {
         for batch in points.chunks(POINTS_PER_WRITE) {
             self.store.upsert(batch)?;
         }
@@ -362,6 +393,7 @@ impl Ingestor {
     fn remove(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<Outcome, JobError> {
         self.step(job, Stage::Store)?;
         timings.measure("store", || {
+            self.store.ensure_collection(&self.collection)?;
             let ids: Vec<_> = self.store.points_of_book(job.book.uuid)?.into_iter().map(|point| point.id).collect();
             self.store.delete(&ids)?;
             self.store.checkpoint()?;

@@ -151,7 +151,7 @@ pub struct PointInputs<'a> {
     pub file: &'a FileMetadata,
     pub chapters: &'a [ChapterChunks],
     /// One for each child, in order.
-    pub child_vectors: Vec<Vec<f32>>,
+    pub child_vectors: &'a [Vec<f32>],
     /// One for each chapter, or none at all; with as many `parent_vectors`.
     pub parents: Vec<ParentText>,
     pub parent_vectors: Vec<Vec<f32>>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::queue::{ClaimedJob, JobId};
 
@@ -34,6 +35,7 @@ impl Stage {
 /// One job in work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CurrentJob {
+    pub book_uuid: Uuid,
     pub book_id: String,
     pub title: String,
     pub stage: Stage,
@@ -53,6 +55,7 @@ pub struct Progress {
 impl Progress {
     pub fn start(&self, job: &ClaimedJob, now_us: i64) {
         let current = CurrentJob {
+            book_uuid: job.book.uuid,
             book_id: job.book.source.id(),
             title: job.book.metadata.title.clone(),
             stage: Stage::Copy,

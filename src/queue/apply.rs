@@ -65,6 +65,16 @@ impl Queue {
         Ok(job)
     }
 
+    /// How many indexed books another chunker or model made.
+    pub fn count_stale(&self, chunker_fingerprint: &str, model_fingerprint: &str) -> Result<usize, QueueError> {
+        let count: i64 = self.connection.query_row(
+            "SELECT count(*) FROM books WHERE indexed_at_us IS NOT NULL AND (indexed_chunker <> ?1 OR indexed_model <> ?2)",
+            params![chunker_fingerprint, model_fingerprint],
+            |row| row.get(0),
+        )?;
+        Ok(usize::try_from(count).unwrap_or_default())
+    }
+
     /// Queues every indexed book of a library that another chunker or model made: what a changed setting means.
     /// Returns how many.
     pub fn queue_stale(

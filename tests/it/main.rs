@@ -1,6 +1,7 @@
 //! Integration tests: one binary, because linking is what costs.
 
 mod calibre;
+mod control;
 mod embed;
 mod library;
 mod qdrant_server;
