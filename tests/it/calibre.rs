@@ -102,8 +102,8 @@ impl CalibreLibrary {
     /// A small EPUB of one chapter outside the library, ready to be added.
     pub fn epub(&self, stem: &str, title: &str, author: &str, text: &str) -> PathBuf {
         const MAKE: &str = r#"
-import sys, zipfile
-path, title, author, text = sys.argv[1:]
+import html, sys, zipfile
+path, title, author, text = sys.argv[1:2] + [html.escape(argument) for argument in sys.argv[2:]]
 with zipfile.ZipFile(path, "w") as book:
     book.writestr("mimetype", "application/epub+zip", zipfile.ZIP_STORED)
     book.writestr("META-INF/container.xml", '<?xml version="1.0"?><container version="1.0" '

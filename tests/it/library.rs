@@ -412,6 +412,7 @@ fn a_live_writer_never_gives_a_torn_look() {
     let (library, known) = big_library(500);
     let state = State { known, ..State::new() };
     let path = library.path();
+    Connection::open(library.database()).unwrap().execute_batch("UPDATE identifiers SET val = 0").unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {
         let (stop, database) = (Arc::clone(&stop), library.database());
