@@ -115,7 +115,7 @@ fn read_books(connection: &Connection, library_uuid: Uuid) -> rusqlite::Result<V
         if let Some(book) = shelf.book(row.get(1)?) {
             let size = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
             let row = FormatRow { id: row.get(0)?, format: text(row, 2)?.to_uppercase(), size, name: text(row, 4)? };
-            book.formats.push(row);
+            push_exactly(&mut book.formats, row);
         }
         Ok(())
     })?;
@@ -128,7 +128,7 @@ fn read_books(connection: &Connection, library_uuid: Uuid) -> rusqlite::Result<V
         &authors,
         &mut shelf,
         |book, name| {
-            book.metadata.authors.push(name.replace('|', ","));
+            push_exactly(&mut book.metadata.authors, name.replace('|', ","));
         },
     )?;
     let languages = names(connection, "SELECT id, lang_code FROM languages")?;
@@ -138,7 +138,7 @@ fn read_books(connection: &Connection, library_uuid: Uuid) -> rusqlite::Result<V
     })?;
     let tags = names(connection, "SELECT id, name FROM tags")?;
     each_link(connection, "SELECT book, tag FROM books_tags_link", &tags, &mut shelf, |book, tag| {
-        book.metadata.tags.push(tag.to_owned());
+        push_exactly(&mut book.metadata.tags, tag.to_owned());
     })?;
     let series = names(connection, "SELECT id, name FROM series")?;
     each_link(connection, "SELECT book, series FROM books_series_link", &series, &mut shelf, |book, name| {
@@ -189,6 +189,12 @@ impl Shelf {
     fn book(&mut self, id: i64) -> Option<&mut CatalogueBook> {
         self.at.get(&id).map(|at| &mut self.books[*at])
     }
+}
+
+/// Most books have one author and one format; room for three more would be a third of a large snapshot's memory.
+fn push_exactly<T>(list: &mut Vec<T>, item: T) {
+    list.reserve_exact(1);
+    list.push(item);
 }
 
 fn each(

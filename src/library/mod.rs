@@ -51,6 +51,8 @@ pub struct Look {
 #[derive(Debug, Clone, Copy)]
 pub struct SnapshotRequest<'a> {
     pub path: &'a Path,
+    /// The state's kind of this library, and what [`detect`] says at first sight only: a Calibre library whose
+    /// `metadata.db` is away must not be walked as a folder.
     pub kind: LibraryKind,
     /// A plain folder's identity, from the state; None: from its path. (A Calibre library carries its own.)
     pub folder_uuid: Option<Uuid>,

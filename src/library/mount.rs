@@ -25,7 +25,7 @@ pub struct MountInfo {
 /// Asks the kernel for the file system of `path`. May block as long as the mount does.
 pub fn mount_info(path: &Path) -> Result<MountInfo, LibraryError> {
     let stat = statfs(path).map_err(|errno| LibraryError::from_io(path, io::Error::from(errno)))?;
-    Ok(describe(i64::from(stat.filesystem_type().0)))
+    Ok(describe(stat.filesystem_type().0))
 }
 
 /// Numbers are Linux's (`include/uapi/linux/magic.h`). FUSE counts as network: what serves it cannot be told from here

@@ -14,6 +14,10 @@ const COUNTER_EVERY_POLLS: u32 = 15;
 const RETRY_AT_MOST: Duration = Duration::from_secs(60);
 /// Without events a plain folder is walked so often that walking takes at most 1/500 of the time.
 const WALK_SHARE: u32 = 500;
+/// While Calibre writes on and on (9,000 books edited at once), looks take at most a fifth of the time: a look copies
+/// the whole catalogue, perhaps over the network.
+const REST_SHARE: u32 = 4;
+const REST_AT_MOST: Duration = Duration::from_secs(10);
 
 /// What one poll learned.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +43,10 @@ pub(super) struct Schedule {
     walk_due: Option<Instant>,
     again: Option<(Instant, LookReason)>,
     pause: Duration,
+    /// No look for a change before this.
+    rest_until: Option<Instant>,
+    /// An event came that was not looked at yet.
+    event: bool,
 }
 
 impl Schedule {
@@ -53,6 +61,8 @@ impl Schedule {
             walk_due: None,
             again: None,
             pause: poll,
+            rest_until: None,
+            event: false,
         }
     }
 
@@ -69,13 +79,20 @@ impl Schedule {
         let changed = self.seen.is_some_and(|seen| seen != input.signature);
         let counter_moved = matches!((self.counter, input.counter), (Some(before), Some(found)) if before != found);
         self.polls_since_counter = if input.counter.is_some() { 1 } else { self.polls_since_counter.saturating_add(1) };
-        self.counter = input.counter.or(self.counter.filter(|_| !changed));
+        self.event |= input.event;
+        let resting = self.rest_until.is_some_and(|until| now < until);
+        if resting && counter_moved {
+            // Compared again at the next poll.
+            self.polls_since_counter = 0;
+        } else {
+            self.counter = input.counter.or(self.counter.filter(|_| !changed));
+        }
 
         let reason = match input.asked {
             _ if self.seen.is_none() => LookReason::Start,
             Some(full) => LookReason::Asked { full },
-            None if changed || counter_moved => LookReason::Changed,
-            None if folder && input.event => LookReason::Event,
+            None if (changed || counter_moved) && !resting => LookReason::Changed,
+            None if folder && self.event && !resting => LookReason::Event,
             // A full scan that failed waits for its next try as any other look.
             None if due(self.full_due) && self.again.is_none_or(|(at, _)| at <= now) => LookReason::FullScan,
             None => match self.again {
@@ -87,6 +104,8 @@ impl Schedule {
         };
         // From before the look: what changes during it differs from this.
         self.seen = Some(input.signature);
+        self.counter = input.counter.or(self.counter);
+        self.event = false;
         Some(reason)
     }
 
@@ -107,6 +126,7 @@ impl Schedule {
             LookOutcome::Failed => again(RETRY_AT_MOST, LookReason::Retry),
         };
         let learned = outcome != LookOutcome::Failed;
+        self.rest_until = learned.then(|| now + (took * REST_SHARE).min(REST_AT_MOST));
         if learned && (reason.is_full() || self.full_due.is_none()) {
             self.full_due = Some(now + self.full_scan);
         }
@@ -207,6 +227,32 @@ mod tests {
         let again = LookOutcome::Again { at_most: Duration::from_secs(10) };
         let polls: Vec<u32> = clock.looks(20, input(Some(idle)), again).iter().map(|at| at.0).collect();
         assert_eq!(polls, [1, 2, 4, 8, 13, 18]);
+    }
+
+    #[test]
+    fn endless_changes_do_not_mean_endless_looks() {
+        let ((_one, odd), (_two, even)) = (shelf("metadata.db"), shelf("metadata.db"));
+        let mut clock = Clock::new();
+        let mut looks = 0;
+        for poll in 0..100 {
+            clock.now += POLL;
+            let found = if poll % 2 == 0 { odd } else { even };
+            if let Some(reason) = clock.schedule.decide(clock.now, input(Some(found))) {
+                looks += 1;
+                clock.now += Duration::from_secs(2);
+                clock.schedule.done(clock.now, Duration::from_secs(2), reason, LookOutcome::Settled);
+            }
+        }
+        assert!((20..=26).contains(&looks), "{looks}");
+        // A change of the counter seen while resting is not forgotten.
+        let at = |counter| Input { counter, ..input(Some(odd)) };
+        let mut clock = Clock::new();
+        clock.schedule.decide(clock.now, at(Some(1)));
+        clock.schedule.done(clock.now, Duration::from_secs(1), LookReason::Start, LookOutcome::Settled);
+        assert_eq!(clock.poll(at(Some(2)), LookOutcome::Settled), None);
+        assert!(clock.schedule.wants_counter(Some(odd)));
+        assert_eq!(clock.poll(at(Some(2)), LookOutcome::Settled), Some(LookReason::Changed));
+        assert_eq!(clock.poll(at(Some(2)), LookOutcome::Settled), None);
     }
 
     #[test]

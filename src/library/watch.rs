@@ -17,6 +17,8 @@ use crate::domain::LibraryKind;
 const QUIET: Duration = Duration::from_millis(250);
 /// But never longer than this after the first event.
 const QUIET_AT_MOST: Duration = Duration::from_millis(1000);
+/// Polling faster than this would be a busy loop.
+const SHORTEST_POLL: Duration = Duration::from_millis(5);
 
 /// What the watcher needs to know.
 #[derive(Debug, Clone)]
@@ -99,9 +101,10 @@ impl Watcher {
     /// Starts the thread. `on_look` runs on it, one call at a time; it decides by `reason` how thorough to be, and
     /// passes the heartbeat on to [`super::take_snapshot`].
     pub fn spawn(
-        settings: Settings,
+        mut settings: Settings,
         on_look: impl FnMut(LookReason, &Heartbeat) -> LookOutcome + Send + 'static,
     ) -> io::Result<Watcher> {
+        settings.poll = settings.poll.max(SHORTEST_POLL);
         let shared = Arc::new(Shared::default());
         shared.lock().status.running = true;
         let watcher = Watcher { shared: Arc::clone(&shared) };
@@ -125,7 +128,7 @@ impl Watcher {
     }
 
     /// Ends the thread, waiting for at most `patience`: false where it hangs in the library; it is then left behind,
-    /// and ends by itself when the library answers. No look begins after this call.
+    /// and ends by itself when the library answers.
     pub fn stop(&self, patience: Duration) -> bool {
         let mut state = self.shared.lock();
         state.stop = true;

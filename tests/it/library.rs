@@ -384,6 +384,7 @@ fn a_large_library_is_read_in_few_queries() {
         let (started, cpu) = (Instant::now(), cpu_us());
         let look = state.try_look(&library.path(), false).unwrap();
         let (took, cpu) = (started.elapsed(), cpu_us() - cpu);
+        let peak = peak_mib();
         assert_eq!((look.snapshot.books.len() as i64, look.unsettled), (count, 0));
         let changes = diff(&state.known, &look.snapshot, 0, 0);
         assert_eq!(changes.len() as i64, count, "the made-up metadata differ");
@@ -401,7 +402,7 @@ fn a_large_library_is_read_in_few_queries() {
                 diff(&state.known, &look.snapshot, 0, 0);
                 started.elapsed()
             },
-            peak_mib()
+            peak
         );
     }
 }
@@ -411,6 +412,7 @@ fn a_live_writer_never_gives_a_torn_look() {
     let (library, known) = big_library(500);
     let state = State { known, ..State::new() };
     let path = library.path();
+    Connection::open(library.database()).unwrap().execute_batch("UPDATE identifiers SET val = 0").unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {
         let (stop, database) = (Arc::clone(&stop), library.database());
@@ -418,14 +420,14 @@ fn a_live_writer_never_gives_a_torn_look() {
             let mut connection = Connection::open(database).unwrap();
             // So small that it spills into the file, which takes the EXCLUSIVE lock before the commit.
             connection.execute_batch("PRAGMA cache_size = 5; PRAGMA synchronous = OFF;").unwrap();
-            let mut round = 0;
+            let mut round = 0_i64;
             while !stop.load(Ordering::Relaxed) {
                 round += 1;
                 let transaction = connection.transaction().unwrap();
                 transaction.execute("UPDATE identifiers SET val = ?1", [round]).unwrap();
                 transaction.execute("UPDATE authors SET name = ?1 || ' ' || id", [round]).unwrap();
                 transaction.commit().unwrap();
-                thread::sleep(Duration::from_millis(round % 40));
+                thread::sleep(Duration::from_millis(round as u64 % 40));
             }
             round
         })
