@@ -210,7 +210,7 @@ fn linear_pages(container: &Container, base: &str, package: &Package, notes: &mu
     }
     if !pages.is_empty() {
         if !non_linear.is_empty() {
-            notes.push(format!("{} pages outside the linear text are left out", non_linear.len()));
+            notes.push(format!("left out as outside the linear text: {} of the spine's pages", non_linear.len()));
         }
         return pages;
     }

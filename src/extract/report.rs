@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn text_nodes_are_counted() {
-        let html = "<html><head><title/><script/></head><body><p><b>w</b>ord<br/>a<ruby>b<rt>c</rt></ruby></p>d<td>e</td></body></html>";
+        let html = "<html><head><title/><script/></head><body><p><b>w</b>ord<br/>a<ruby>b<rt>c</rt></ruby></p>d<table><tr><td>e</td></tr></table></body></html>";
         assert_eq!(words(html), expected("word ab(c) d e"));
     }
 

@@ -50,7 +50,7 @@ impl<S: Sink> TokenSink for Adapter<S> {
                         sink.open(name, &HtmlAttributes(&tag));
                         if tag.self_closing || VOID.contains(&name) {
                             sink.close(name);
-                        } else if let Some(kind) = raw_kind(name) {
+                        } else if let Some(kind) = raw_kind(&tag.name) {
                             return TokenSinkResult::RawData(kind);
                         }
                     }
@@ -68,7 +68,7 @@ impl<S: Sink> TokenSink for Adapter<S> {
     }
 }
 
-/// Elements whose content is not markup.
+/// Elements whose content is not markup, by the whole name: the tokenizer would not find the end of a `dc:title`.
 fn raw_kind(name: &str) -> Option<RawKind> {
     match name {
         "title" | "textarea" => Some(RawKind::Rcdata),
