@@ -8,6 +8,7 @@
 mod engine;
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,9 +53,15 @@ impl EdgeStore {
     /// [`VectorStore::ensure_collection`]. [`StoreError::InUse`] where another process holds it.
     pub fn open(dir: &Path) -> Result<EdgeStore, StoreError> {
         let location = || dir.display().to_string();
-        let failed = |what: &str, error: std::io::Error| StoreError::Unavailable {
-            location: location(),
-            reason: format!("{what}: {error}"),
+        let failed = |what: &str, error: std::io::Error| {
+            let reason = format!("{what}: {error}");
+            match error.kind() {
+                // Not a matter of time.
+                ErrorKind::PermissionDenied | ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+                    StoreError::Rejected { location: location(), reason }
+                }
+                _ => StoreError::Unavailable { location: location(), reason },
+            }
         };
         fs::create_dir_all(dir).map_err(|error| failed("the directory cannot be created", error))?;
         let lock = File::options()
@@ -105,7 +112,7 @@ impl EdgeStore {
         let scratch = self.dir.join(format!(".{}.creating", spec.name));
         let is_new = match fs::read_dir(&path) {
             Ok(mut entries) => entries.next().is_none(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) if error.kind() == ErrorKind::NotFound => true,
             Err(error) => return Err(engine::unavailable(&path, format!("it cannot be read: {error}"))),
         };
         let engine = if is_new {
