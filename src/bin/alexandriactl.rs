@@ -1,6 +1,6 @@
 //! The control client: arguments, one request, and exit codes (0 done, 1 refused or not reachable, 2 wrong usage).
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

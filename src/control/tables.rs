@@ -1,10 +1,14 @@
-//! Answers as text for people: what `alexandriactl` prints without `--json`. Pure: the width and the time are arguments.
+//! Answers as text for people: what `alexandriactl` prints without `--json`. Pure but for [`View::of_stdout`], which
+//! measures the terminal.
+
+use std::io::IsTerminal;
 
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 use super::protocol::{
     CurrentJob, JobRow, JobState, JobsResponse, LibraryStatus, Outcome, SearchResponse, StatusSnapshot,
 };
+use crate::clock::now_us;
 use crate::domain::LibraryKind;
 
 /// For whom the text is.
