@@ -21,13 +21,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use plan::Need;
+use uuid::Uuid;
+
 use crate::chunk::{ChunkSettings, chunk_sections};
-use crate::domain::{Book, ChapterChunks, Document, Failure, FileMetadata, Point, iso_639_1};
+use crate::domain::{Book, CataloguePayload, ChapterChunks, Document, Failure, FileMetadata, Point, iso_639_1};
 use crate::embed::{EmbedError, EmbedderHandle, Priority};
 use crate::extract::{self, ExtractError};
 use crate::queue::{ClaimedJob, IndexedState, JobKind, JobReport, Outcome, QueueError, QueueHandle, QueueStopped};
 use crate::store::{CollectionSpec, Filter, StoreError, VectorStore};
-use plan::Need;
 
 /// Points of one write.
 const POINTS_PER_WRITE: usize = 256;
@@ -189,18 +191,11 @@ impl Ingestor {
     }
 
     fn ingest(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<(Outcome, IndexedState), JobError> {
-        let need = plan::need(job);
-        if !matches!(need, Need::Nothing(_)) {
-            // Before the hours of embedding, not after: a store that is down or another model's gives the job back.
-            self.store.ensure_collection(&self.collection)?;
-        }
-        match need {
-            Need::Nothing(indexed) => Ok((Outcome::Unchanged, indexed)),
-            Need::Payload(indexed) => match self.update_payloads(job, indexed, timings)? {
-                Some(indexed) => Ok((Outcome::PayloadOnly, indexed)),
-                None => self.read_and_embed(job, true, timings),
-            },
+        // Before the hours of embedding, not after: a store that is down or another model's gives the job back.
+        self.store.ensure_collection(&self.collection)?;
+        match plan::need(job) {
             Need::Read => self.read_and_embed(job, job.force, timings),
+            Need::Keep(indexed) => self.keep(job, indexed, timings),
         }
     }
 
@@ -229,22 +224,55 @@ impl Ingestor {
         self.embed_and_write(job, &document, copy.content_hash, text_hash, timings)
     }
 
-    /// The store's points stay; only payloads may be behind.
+    /// The store's points stay; payloads are rewritten where the catalogue's data changed. Where the store does not
+    /// hold what the state says, the book is read and embedded again.
     fn keep(
         &self,
         job: &ClaimedJob,
-        indexed: IndexedState,
+        mut indexed: IndexedState,
         timings: &mut Timings,
     ) -> Result<(Outcome, IndexedState), JobError> {
-        let metadata_changed = indexed.metadata_hash != job.book.metadata.hash();
-        if metadata_changed {
-            return match self.update_payloads(job, indexed, timings)? {
-                Some(indexed) => Ok((Outcome::PayloadOnly, indexed)),
-                None => self.read_and_embed(job, true, timings),
-            };
+        self.step(job, Stage::Store)?;
+        let metadata_hash = job.book.metadata.hash();
+        let outcome = timings.measure("store", || -> Result<Option<Outcome>, JobError> {
+            let Some(ids) = self.settle(job, &indexed)? else { return Ok(None) };
+            if indexed.metadata_hash == metadata_hash {
+                return Ok(Some(Outcome::Unchanged));
+            }
+            self.store.set_catalogue(&ids, &CataloguePayload::new(&job.book, &indexed.file_metadata))?;
+            self.store.checkpoint()?;
+            Ok(Some(Outcome::PayloadOnly))
+        })?;
+        match outcome {
+            Some(outcome) => {
+                indexed.metadata_hash = metadata_hash;
+                self.record(job, &indexed)?;
+                Ok((outcome, indexed))
+            }
+            None => self.read_and_embed(job, true, timings),
         }
-        self.record(job, &indexed)?;
-        Ok((Outcome::Unchanged, indexed))
+    }
+
+    /// Deletes what a crash left of other generations. The ids of the book's points; None where some are missing.
+    fn settle(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<Option<Vec<Uuid>>, JobError> {
+        let held = self.store.points_of_book(job.book.uuid)?;
+        let (current, stale): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|point| point.generation == indexed.generation);
+        if current.len() != indexed.points {
+            tracing::warn!(
+                BOOK_ID = job.book.source.id(),
+                BOOK_TITLE = job.book.metadata.title,
+                "the store holds {} of the book's {} points; it is embedded again",
+                current.len(),
+                indexed.points
+            );
+            return Ok(None);
+        }
+        if !stale.is_empty() {
+            self.store.delete(&stale.into_iter().map(|point| point.id).collect::<Vec<_>>())?;
+            self.store.checkpoint()?;
+        }
+        Ok(Some(current.into_iter().map(|point| point.id).collect()))
     }
 
     fn embed_and_write(
@@ -356,38 +384,6 @@ impl Ingestor {
             self.store.checkpoint()?;
         }
         self.expect_points(job, points.len())
-    }
-
-    /// Rewrites the catalogue's part of all of the book's payloads. None where the store does not hold what the state
-    /// says: then the book has to be read again.
-    fn update_payloads(
-        &self,
-        job: &ClaimedJob,
-        mut indexed: IndexedState,
-        timings: &mut Timings,
-    ) -> Result<Option<IndexedState>, JobError> {
-        self.step(job, Stage::Store)?;
-        timings.measure("store", || {
-            let held = self.store.points_of_book(job.book.uuid)?;
-            let ids: Vec<_> =
-                held.iter().filter(|point| point.generation == indexed.generation).map(|point| point.id).collect();
-            if ids.len() != indexed.points {
-                tracing::warn!(
-                    BOOK_ID = job.book.source.id(),
-                    BOOK_TITLE = job.book.metadata.title,
-                    "the store holds {} of the book's {} points; it is embedded again",
-                    ids.len(),
-                    indexed.points
-                );
-                return Ok(None);
-            }
-            let catalogue = crate::domain::CataloguePayload::new(&job.book, &indexed.file_metadata);
-            self.store.set_catalogue(&ids, &catalogue)?;
-            self.store.checkpoint()?;
-            indexed.metadata_hash = job.book.metadata.hash();
-            self.record(job, &indexed)?;
-            Ok(Some(indexed))
-        })
     }
 
     fn remove(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<Outcome, JobError> {

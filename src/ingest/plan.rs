@@ -28,9 +28,8 @@ pub enum Parents {
 /// What a job has to do, as far as the state alone can tell.
 #[derive(Debug, PartialEq)]
 pub enum Need {
-    Nothing(IndexedState),
-    /// Only the catalogue's data changed.
-    Payload(IndexedState),
+    /// The file is the one that was read: only payloads may be behind.
+    Keep(IndexedState),
     /// The file has to be read: its content decides.
     Read,
 }
@@ -40,11 +39,7 @@ pub enum Need {
 pub fn need(job: &ClaimedJob) -> Need {
     match &job.indexed {
         Some(indexed) if !job.force && indexed.file_signature == job.book.file.signature() => {
-            if indexed.metadata_hash == job.book.metadata.hash() {
-                Need::Nothing(indexed.clone())
-            } else {
-                Need::Payload(indexed.clone())
-            }
+            Need::Keep(indexed.clone())
         }
         _ => Need::Read,
     }
