@@ -10,22 +10,45 @@ pub fn sentence_ranges(text: &str, language: &str) -> Vec<Range<usize>> {
     let mut start = 0;
     for paragraph in text.split("\n\n") {
         let mut at = start;
+        let mut open: Option<Range<usize>> = None;
         for sentence in sentencex::segment(language, paragraph) {
             let lead = sentence.len() - sentence.trim_start().len();
             let length = sentence.trim().len();
-            if length > 0 {
-                ranges.push(at + lead..at + lead + length);
-            }
+            let range = at + lead..at + lead + length;
             at += sentence.len();
+            if length == 0 {
+                continue;
+            }
+            match &mut open {
+                Some(before) if before.end == range.start && inside_a_word(&text[..range.start]) => {
+                    before.end = range.end;
+                }
+                _ => ranges.extend(open.replace(range)),
+            }
         }
+        ranges.extend(open);
         start += paragraph.len() + 2;
     }
     ranges
 }
 
+/// Whether a border right after `before`, with no space at it, cuts a word (`deb.Packages`, `(yes!)ok`). After the
+/// terminators of scripts that are written without spaces it does not.
+fn inside_a_word(before: &str) -> bool {
+    before.chars().next_back().is_some_and(|last| last.is_ascii() || last.is_alphanumeric())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sentence_never_ends_inside_a_word() {
+        for text in ["See deb.Packages!Next:here. And more?Yes.", "One.Two.Three.Four", "a)b)c) d"] {
+            let words: Vec<&str> = sentences("en", text).iter().flat_map(|sentence| sentence.split_whitespace()).collect();
+            assert_eq!(words, text.split_whitespace().collect::<Vec<_>>());
+        }
+    }
 
     fn sentences<'a>(language: &str, text: &'a str) -> Vec<&'a str> {
         sentence_ranges(text, language).into_iter().map(|range| &text[range]).collect()
