@@ -2,3 +2,5 @@
 
 mod qdrant_server;
 mod store;
+mod store_kills;
+mod store_server;
