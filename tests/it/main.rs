@@ -7,4 +7,6 @@ mod library;
 mod qdrant_server;
 mod queue;
 mod store;
+mod store_kills;
+mod store_server;
 mod support;

@@ -1,34 +1,28 @@
-//! The store's contract, run on every store: a map, the embedded engine, a server (faked on a real socket, and a real
-//! one where `QDRANT_TEST_URL` names it). Then what only one of them can get wrong: kills, locks, lost connections.
+//! The store's contract, run on the map and on the embedded engine (store_server.rs runs it on servers), and what only
+//! the embedded one can get wrong: locks, reopening, a full disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use alexandria_ingestd::config::StoreConfig;
 use alexandria_ingestd::domain::{BookPoints, CataloguePayload, ChunkLevel, Payload, Point, UUID_NAMESPACE};
 use alexandria_ingestd::store::edge::EdgeStore;
 use alexandria_ingestd::store::memory::MemoryStore;
-use alexandria_ingestd::store::server::{ServerConfig, ServerStore};
 use alexandria_ingestd::store::{self, CollectionSpec, Filter, StoreError, VectorStore};
 use uuid::Uuid;
 
-use crate::qdrant_server::{FakeQdrant, Fault};
+pub const DIMENSION: usize = 24;
 
-const DIMENSION: usize = 24;
-
-fn spec(name: &str) -> CollectionSpec {
+pub fn spec(name: &str) -> CollectionSpec {
     CollectionSpec { name: name.into(), dimension: DIMENSION, model_id: "minilm".into() }
 }
 
-fn id_of(name: &str) -> Uuid {
+pub fn id_of(name: &str) -> Uuid {
     Uuid::new_v5(&UUID_NAMESPACE, name.as_bytes())
 }
 
 /// A unit vector that depends on nothing but `seed`.
-fn unit_vector(seed: u64, dimension: usize) -> Vec<f32> {
+pub fn unit_vector(seed: u64, dimension: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
     let mut vector: Vec<f32> = (0..dimension)
         .map(|_| {
@@ -41,7 +35,7 @@ fn unit_vector(seed: u64, dimension: usize) -> Vec<f32> {
     vector
 }
 
-fn catalogue(title: &str) -> CataloguePayload {
+pub fn catalogue(title: &str) -> CataloguePayload {
     CataloguePayload {
         book_title: title.into(),
         author: "Ana Anić & 村上春樹".into(),
@@ -59,7 +53,7 @@ fn catalogue(title: &str) -> CataloguePayload {
     }
 }
 
-fn point_of(book: Uuid, generation: &str, index: usize, dimension: usize) -> Point {
+pub fn point_of(book: Uuid, generation: &str, index: usize, dimension: usize) -> Point {
     let id = id_of(&format!("{book}/{generation}/{index}"));
     let parent = index == 0;
     Point {
@@ -94,24 +88,24 @@ fn point_of(book: Uuid, generation: &str, index: usize, dimension: usize) -> Poi
     }
 }
 
-fn points_of(book: Uuid, generation: &str, count: usize) -> Vec<Point> {
+pub fn points_of(book: Uuid, generation: &str, count: usize) -> Vec<Point> {
     (0..count).map(|index| point_of(book, generation, index, DIMENSION)).collect()
 }
 
-fn of_book(book: Uuid) -> Filter {
+pub fn of_book(book: Uuid) -> Filter {
     Filter::field("book_uuid", book.to_string())
 }
 
-fn sorted(mut points: Vec<BookPoints>) -> Vec<(Uuid, String)> {
+pub fn sorted(mut points: Vec<BookPoints>) -> Vec<(Uuid, String)> {
     points.sort_by_key(|point| point.id);
     points.into_iter().map(|point| (point.id, point.generation)).collect()
 }
 
-fn expected(points: &[Point]) -> Vec<(Uuid, String)> {
+pub fn expected(points: &[Point]) -> Vec<(Uuid, String)> {
     sorted(points.iter().map(|p| BookPoints { id: p.id, generation: p.payload.generation.clone() }).collect())
 }
 
-fn scroll_all(store: &dyn VectorStore, page: usize) -> Vec<(Uuid, String)> {
+pub fn scroll_all(store: &dyn VectorStore, page: usize) -> Vec<(Uuid, String)> {
     let (mut all, mut from) = (Vec::new(), None);
     loop {
         let answer = store.scroll(from, page).unwrap();
@@ -125,7 +119,7 @@ fn scroll_all(store: &dyn VectorStore, page: usize) -> Vec<(Uuid, String)> {
 }
 
 /// What every store must do. Starts without the collection, and leaves two books' points in it.
-fn contract(store: &dyn VectorStore, name: &str) {
+pub fn contract(store: &dyn VectorStore, name: &str) {
     let spec = spec(name);
     let (a, b) = (id_of("book a"), id_of("book b"));
     let first = points_of(a, "one", 600);
@@ -247,13 +241,17 @@ fn contract(store: &dyn VectorStore, name: &str) {
 }
 
 /// What [`contract`] leaves behind is still there.
-fn contract_left(store: &dyn VectorStore) {
+pub fn contract_left(store: &dyn VectorStore) {
     let (a, b) = (id_of("book a"), id_of("book b"));
     assert_eq!(sorted(store.points_of_book(a).unwrap()), expected(&points_of(a, "two", 70)));
     assert_eq!(sorted(store.points_of_book(b).unwrap()), expected(&points_of(b, "one", 40)));
     let wanted = point_of(b, "one", 11, DIMENSION);
     let hit = store.search(&wanted.vector, &of_book(b), 1).unwrap().remove(0);
     assert_eq!(hit.id, wanted.id);
+}
+
+pub fn numbered_book(number: usize) -> Uuid {
+    id_of(&format!("numbered book {number}"))
 }
 
 #[test]
@@ -384,329 +382,6 @@ fn edge_and_memory_agree() {
             assert_eq!(edge.count(&filter).unwrap(), memory.count(&filter).unwrap(), "step {step}");
         }
     }
-}
-
-const CHILD_DIR: &str = "ALEXANDRIA_TEST_STORE_CHILD_DIR";
-const CHILD_FROM: &str = "ALEXANDRIA_TEST_STORE_CHILD_FROM";
-const BOOK_POINTS: usize = 70;
-
-fn numbered_book(number: usize) -> Uuid {
-    id_of(&format!("numbered book {number}"))
-}
-
-/// Runs in a process of its own and is killed: books are written, retitled and halved, each step told once it is
-/// acknowledged.
-#[test]
-#[ignore = "a part of killed_writers_lose_nothing_acknowledged, which runs it as its own process"]
-fn child_that_writes() {
-    let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
-    let from: usize = std::env::var(CHILD_FROM).unwrap().parse().unwrap();
-    let store = EdgeStore::open(Path::new(&dir)).unwrap();
-    store.ensure_collection(&spec("books")).unwrap();
-    let mut out = std::io::stdout();
-    let mut tell = |line: String| {
-        out.write_all(format!("\nACK {line}\n").as_bytes()).unwrap();
-        out.flush().unwrap();
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            loop {
-                store.maintain().unwrap();
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
-        for number in from.. {
-            let points = points_of(numbered_book(number), "one", BOOK_POINTS);
-            let ids: Vec<Uuid> = points.iter().map(|point| point.id).collect();
-            store.upsert(&points).unwrap();
-            tell(format!("written {number}"));
-            store.set_catalogue(&ids, &catalogue("retitled")).unwrap();
-            tell(format!("retitled {number}"));
-            store.delete(&ids[..BOOK_POINTS / 2]).unwrap();
-            tell(format!("halved {number}"));
-            if number % 7 == 0 {
-                store.checkpoint().unwrap();
-            }
-        }
-    });
-}
-
-#[test]
-fn killed_writers_lose_nothing_acknowledged() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut done: Vec<usize> = Vec::new(); // steps acknowledged of each book
-    for (round, until) in [3usize, 40, 9, 160, 24, 75].into_iter().enumerate() {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "store::child_that_writes", "--ignored", "--nocapture", "--test-threads=1"])
-            .env(CHILD_DIR, dir.path())
-            .env(CHILD_FROM, done.len().to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut told = 0;
-        let mut take = |line: String| {
-            let Some(rest) = line.strip_prefix("ACK ") else { return };
-            let (step, number) = rest.split_once(' ').unwrap();
-            let number: usize = number.parse().unwrap();
-            let steps = ["written", "retitled", "halved"].iter().position(|known| *known == step).unwrap() + 1;
-            done.resize(done.len().max(number + 1), 0);
-            done[number] = steps;
-            told += 1;
-        };
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut seen = 0;
-        while seen < until {
-            let line = lines.next().expect("the child ended by itself").unwrap();
-            seen += usize::from(line.starts_with("ACK "));
-            take(line);
-        }
-        // Somewhere in a later step rather than always right after an acknowledgement.
-        std::thread::sleep(Duration::from_micros(round as u64 * 3_300));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // What was told between the last look and the kill; a torn last line is none.
-        lines.map_while(Result::ok).filter(|line| line.split(' ').count() == 3).for_each(take);
-        assert!(told >= until);
-
-        let store = EdgeStore::open(dir.path()).unwrap();
-        store.ensure_collection(&spec("books")).unwrap();
-        for (number, steps) in done.iter().enumerate() {
-            let book = numbered_book(number);
-            let ids: HashSet<Uuid> = store.points_of_book(book).unwrap().into_iter().map(|point| point.id).collect();
-            let all = points_of(book, "one", BOOK_POINTS);
-            let retitled = store.count(&of_book(book).and("book_title", "retitled")).unwrap();
-            assert_eq!(store.count(&of_book(book)).unwrap(), ids.len());
-            let context = format!("round {round}, book {number} after {steps} steps: {} points", ids.len());
-            // A step that was not acknowledged may be there in part; the ones before it must be there whole.
-            match steps {
-                0 => {}
-                1 => assert_eq!(ids.len(), BOOK_POINTS, "{context}"),
-                2 => {
-                    assert!(all[BOOK_POINTS / 2..].iter().all(|point| ids.contains(&point.id)), "{context}");
-                    assert_eq!(retitled, ids.len(), "{context}");
-                }
-                _ => {
-                    let half: HashSet<Uuid> = all[BOOK_POINTS / 2..].iter().map(|point| point.id).collect();
-                    assert_eq!(ids, half, "{context}");
-                    assert_eq!(retitled, ids.len(), "{context}");
-                }
-            }
-            for point in all.iter().filter(|point| ids.contains(&point.id)).take(2) {
-                let hit = store.search(&point.vector, &of_book(book), 1).unwrap().remove(0);
-                assert_eq!((hit.id, (hit.score * 1000.0).round()), (point.id, 1000.0), "{context}");
-            }
-        }
-    }
-    println!("6 kills, {} books, {} acknowledged steps, none lost", done.len(), done.iter().sum::<usize>());
-}
-
-fn server_config(url: String, collection: &str) -> ServerConfig {
-    ServerConfig {
-        url,
-        collection: collection.into(),
-        timeout: Duration::from_secs(10),
-        ..ServerConfig::from(&StoreConfig::default())
-    }
-}
-
-#[test]
-fn server_keeps_the_contract() {
-    let server = FakeQdrant::new(Some("secret"));
-    let config = ServerConfig {
-        api_key: "secret".into(),
-        shard_number: 6,
-        replication_factor: 2,
-        write_consistency_factor: 1,
-        ..server_config(server.url(), "books")
-    };
-    let store = ServerStore::connect(&config).unwrap();
-    contract(&store, "books");
-    let created = server.created();
-    assert_eq!(created.len(), 1);
-    assert_eq!(
-        (created[0].shard_number, created[0].replication_factor, created[0].write_consistency_factor),
-        (Some(6), Some(2), Some(1))
-    );
-    assert_eq!(server.calls("create_field_index"), store::KEYWORD_INDEXES.len());
-    drop(store);
-    let store = ServerStore::connect(&config).unwrap();
-    store.ensure_collection(&spec("books")).unwrap();
-    contract_left(&store);
-    assert_eq!(server.created().len(), 1);
-}
-
-#[test]
-#[ignore = "needs QDRANT_TEST_URL"]
-fn a_real_server_keeps_the_contract() {
-    let Ok(url) = std::env::var("QDRANT_TEST_URL") else {
-        panic!("set QDRANT_TEST_URL to a Qdrant server's gRPC address (and QDRANT_TEST_KEY to its key)");
-    };
-    let name = format!("alexandria-test-{}", Uuid::new_v4());
-    let api_key = std::env::var("QDRANT_TEST_KEY").unwrap_or_default();
-    let config = ServerConfig { api_key: api_key.clone(), ..server_config(url.clone(), &name) };
-    let outcome = std::panic::catch_unwind(|| {
-        let store = ServerStore::connect(&config).unwrap();
-        contract(&store, &name);
-        contract_left(&store);
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = qdrant_client::Qdrant::from_url(&url).api_key(Some(api_key).filter(|key| !key.is_empty()));
-        client.skip_compatibility_check().build().unwrap().delete_collection(&name).await.unwrap();
-    });
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-#[test]
-fn a_server_that_is_down_is_waited_for() {
-    let mut server = FakeQdrant::new(None);
-    server.stop();
-    let store = ServerStore::connect(&server_config(server.url(), "books")).unwrap();
-    for error in [store.health().unwrap_err(), store.ensure_collection(&spec("books")).unwrap_err()] {
-        assert!(error.is_unavailable(), "{error}");
-        let text = error.to_string();
-        assert!(text.contains(&server.url()) && text.contains("store.url"), "{text}");
-    }
-    server.start();
-    store.health().unwrap();
-    store.ensure_collection(&spec("books")).unwrap();
-    let points = points_of(id_of("a"), "one", 30);
-    store.upsert(&points[..10]).unwrap();
-    server.stop();
-    assert!(store.upsert(&points).unwrap_err().is_unavailable());
-    assert!(store.search(&points[0].vector, &Filter::default(), 1).unwrap_err().is_unavailable());
-    server.start();
-    store.upsert(&points).unwrap();
-    assert_eq!(scroll_all(&store, 100), expected(&points));
-}
-
-#[test]
-fn a_server_killed_in_a_call_is_waited_for() {
-    let mut server = FakeQdrant::new(None);
-    let store = ServerStore::connect(&server_config(server.url(), "books")).unwrap();
-    store.ensure_collection(&spec("books")).unwrap();
-    let points = points_of(id_of("a"), "one", 30);
-    server.inject("upsert", Fault::Delay(Duration::from_secs(60)));
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| store.upsert(&points));
-        while server.calls("upsert") == 0 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        server.stop();
-        assert!(writer.join().unwrap().unwrap_err().is_unavailable());
-    });
-    server.start();
-    store.upsert(&points).unwrap();
-    assert_eq!(store.count(&Filter::default()).unwrap(), 30);
-}
-
-#[test]
-fn faults_are_sorted_into_wait_and_give_up() {
-    use qdrant_client::qdrant::UpdateStatus;
-    use tonic::Code;
-    let server = FakeQdrant::new(None);
-    let config = ServerConfig { timeout: Duration::from_secs(1), ..server_config(server.url(), "books") };
-    let store = ServerStore::connect(&config).unwrap();
-    store.ensure_collection(&spec("books")).unwrap();
-    let points = points_of(id_of("a"), "one", 300);
-    let ids: Vec<Uuid> = points.iter().map(|point| point.id).collect();
-
-    // The client tries those once more by itself, hence twice.
-    for code in [Code::Internal, Code::Unknown, Code::Unavailable, Code::Cancelled] {
-        server.inject("upsert", Fault::HalfDone(code));
-        server.inject("upsert", Fault::HalfDone(code));
-        assert!(store.upsert(&points).unwrap_err().is_unavailable(), "{code:?}");
-    }
-    for code in [Code::DeadlineExceeded, Code::ResourceExhausted, Code::Aborted] {
-        server.inject("upsert", Fault::DoneButFails(code));
-        assert!(store.upsert(&points).unwrap_err().is_unavailable(), "{code:?}");
-    }
-    for code in [Code::InvalidArgument, Code::PermissionDenied, Code::Unauthenticated, Code::Unimplemented] {
-        server.inject("upsert", Fault::Refuse(code, "no"));
-        let error = store.upsert(&points).unwrap_err();
-        assert!(matches!(error, StoreError::Rejected { .. }), "{code:?}: {error}");
-    }
-    // Received is not applied.
-    for status in [UpdateStatus::Acknowledged, UpdateStatus::WaitTimeout] {
-        for call in ["upsert", "delete", "set_payload"] {
-            server.inject(call, Fault::Status(status));
-        }
-        assert!(store.upsert(&points).unwrap_err().is_unavailable());
-        assert!(store.delete(&ids).unwrap_err().is_unavailable());
-        store.upsert(&points).unwrap();
-        assert!(store.set_catalogue(&ids, &catalogue("x")).unwrap_err().is_unavailable());
-    }
-    // A hang ends with the timeout, the client's second try included.
-    server.inject("count", Fault::Delay(Duration::from_secs(30)));
-    server.inject("count", Fault::Delay(Duration::from_secs(30)));
-    let start = Instant::now();
-    let error = store.count(&Filter::default()).unwrap_err();
-    assert!(error.is_unavailable() && error.to_string().contains("timeout_seconds"), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-
-    // After all of it, repeating gives exactly the points.
-    store.upsert(&points).unwrap();
-    assert_eq!(store.count(&Filter::default()).unwrap(), 300);
-
-    // Deleted behind our back: told apart, and healed by ensuring it.
-    server.drop_collection("books");
-    assert!(matches!(store.upsert(&points), Err(StoreError::CollectionMissing { .. })));
-    assert!(matches!(store.count(&Filter::default()), Err(StoreError::CollectionMissing { .. })));
-    store.ensure_collection(&spec("books")).unwrap();
-    store.upsert(&points).unwrap();
-    assert_eq!(store.count(&Filter::default()).unwrap(), 300);
-}
-
-#[test]
-fn a_wrong_key_is_an_operators_matter() {
-    let server = FakeQdrant::new(Some("secret"));
-    for api_key in ["", "wrong"] {
-        let config = ServerConfig { api_key: api_key.into(), ..server_config(server.url(), "books") };
-        let store = ServerStore::connect(&config).unwrap();
-        for error in [store.health().unwrap_err(), store.ensure_collection(&spec("books")).unwrap_err()] {
-            assert!(matches!(error, StoreError::Rejected { .. }), "{error}");
-            assert!(error.to_string().contains("store.api_key"), "{error}");
-        }
-    }
-    let config = ServerConfig { api_key: "se cret".into(), ..server_config(server.url(), "books") };
-    let Err(error) = ServerStore::connect(&config) else { panic!("a key with a space was taken") };
-    assert!(!error.to_string().contains("se cret"), "{error}");
-}
-
-#[test]
-fn what_is_no_qdrant_is_named() {
-    // A web server on the port.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let _ = stream.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-        }
-    });
-    let store = ServerStore::connect(&server_config(url.clone(), "books")).unwrap();
-    let error = store.ensure_collection(&spec("books")).unwrap_err();
-    assert!(error.to_string().contains(&url) && error.to_string().contains("gRPC"), "{error}");
-
-    for bad in ["", "qdrant:6334", "ftp://x", "http://"] {
-        let Err(error) = ServerStore::connect(&server_config(bad.into(), "books")) else { panic!("{bad:?} was taken") };
-        assert!(matches!(error, StoreError::Rejected { .. }) && error.to_string().contains("store.url"), "{error}");
-    }
-}
-
-#[test]
-fn the_server_store_works_from_any_thread() {
-    let server = FakeQdrant::new(None);
-    let store = std::sync::Arc::new(ServerStore::connect(&server_config(server.url(), "books")).unwrap());
-    store.ensure_collection(&spec("books")).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let from_blocking = store.clone();
-        tokio::task::spawn_blocking(move || from_blocking.health()).await.unwrap().unwrap();
-        // Not meant to be done, but it must not panic; nor must dropping the store there.
-        tokio::spawn(async move { store.health() }).await.unwrap().unwrap();
-    });
 }
 
 #[test]
