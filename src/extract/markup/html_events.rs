@@ -19,15 +19,60 @@ use super::{Attributes, Sink};
 const VOID: &[&str] =
     &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
 
+/// Longer tags lose their attributes.
+const TAG_BYTES: usize = 8 << 10;
+
 /// Feeds the whole of `text` to `sink` and hands it back.
 pub fn feed<S: Sink>(text: &str, sink: S) -> S {
     let input = BufferQueue::default();
-    input.push_back(StrTendril::from_slice(text));
+    input.push_back(StrTendril::from_slice(&shorten_tags(text)));
     let tokenizer = Tokenizer::new(Adapter(RefCell::new(sink)), TokenizerOpts::default());
     // The adapter never asks for a script to be run; an encoding's announcement is the one reason to pause.
     while !matches!(tokenizer.feed(&input), TokenizerResult::Done) {}
     tokenizer.end();
     tokenizer.sink.0.into_inner()
+}
+
+/// Drops the attributes of monstrous tags, because the tokenizer compares each attribute of a tag with all others.
+/// Real ones hold an image as a data URI, nothing that is needed here. A tag that never ends was a "less than".
+fn shorten_tags(text: &str) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let mut out = String::new();
+    let (mut copied, mut at) = (0, 0);
+    while let Some(found) = bytes[at..].iter().position(|byte| *byte == b'<') {
+        let start = at + found;
+        at = start + 1;
+        let name_end =
+            bytes[at..].iter().position(|byte| !byte.is_ascii_alphanumeric()).map_or(bytes.len(), |n| at + n);
+        if name_end == at {
+            continue;
+        }
+        let window = &bytes[at..bytes.len().min(at + TAG_BYTES)];
+        if let Some(end) = window.iter().position(|byte| *byte == b'>') {
+            at += end + 1;
+            continue;
+        }
+        match bytes[at..].iter().position(|byte| *byte == b'>') {
+            Some(end) => {
+                let end = at + end;
+                out.push_str(&text[copied..name_end.min(at + 64)]);
+                out.push(' ');
+                // The end may be a comment's, or make the element empty.
+                copied = text.floor_char_boundary(end - 2);
+                at = end + 1;
+            }
+            None => {
+                out.push_str(&text[copied..start]);
+                out.push_str(&text[start..].replace('<', "&lt;"));
+                return Cow::Owned(out);
+            }
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
 }
 
 struct Adapter<S>(RefCell<S>);
