@@ -88,6 +88,8 @@ mod tests {
         let attributes: String = (0..200_000).map(|n| format!(" a{n}")).collect();
         assert_eq!(log(&format!("a<br><b id=x{attributes}>b</b>c")), "a<br></br><b>b</b>c");
         assert_eq!(log(&format!("a<br><!-- <b{attributes} --><i>c")), "a<br></br><i>c");
+        let script = format!("<script>1<b{attributes}</SCRIPT>a<br>");
+        assert_eq!(log(&script), format!("<script>1<b{attributes}</script>a<br></br>"));
         let unended = format!("a<br>x <b{attributes}");
         assert_eq!(log(&unended), format!("a<br></br>x <b{attributes}"));
         let uri = format!("<br><img src='data:{}'/>x", "A".repeat(100_000));

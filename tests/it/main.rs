@@ -1,1 +1,4 @@
 //! Integration tests: one binary, because linking is what costs.
+
+mod books;
+mod extract;

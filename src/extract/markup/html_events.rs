@@ -42,30 +42,30 @@ fn shorten_tags(text: &str) -> Cow<'_, str> {
     while let Some(found) = bytes[at..].iter().position(|byte| *byte == b'<') {
         let start = at + found;
         at = start + 1;
+        if bytes[at..].starts_with(b"!--") {
+            at = position_of(bytes, at, b"-->").unwrap_or(bytes.len());
+            continue;
+        }
         let name_end =
             bytes[at..].iter().position(|byte| !byte.is_ascii_alphanumeric()).map_or(bytes.len(), |n| at + n);
         if name_end == at {
             continue;
         }
-        let window = &bytes[at..bytes.len().min(at + TAG_BYTES)];
-        if let Some(end) = window.iter().position(|byte| *byte == b'>') {
-            at += end + 1;
-            continue;
+        let Some(end) = bytes[at..].iter().position(|byte| *byte == b'>').map(|end| at + end) else {
+            out.push_str(&text[copied..start]);
+            out.push_str(&text[start..].replace('<', "&lt;"));
+            return Cow::Owned(out);
+        };
+        let name = &text[at..name_end];
+        let self_closed = bytes[end - 1] == b'/';
+        if end - at > TAG_BYTES {
+            out.push_str(&text[copied..name_end]);
+            out.push(' ');
+            copied = end - usize::from(self_closed);
         }
-        match bytes[at..].iter().position(|byte| *byte == b'>') {
-            Some(end) => {
-                let end = at + end;
-                out.push_str(&text[copied..name_end.min(at + 64)]);
-                out.push(' ');
-                // The end may be a comment's, or make the element empty.
-                copied = text.floor_char_boundary(end - 2);
-                at = end + 1;
-            }
-            None => {
-                out.push_str(&text[copied..start]);
-                out.push_str(&text[start..].replace('<', "&lt;"));
-                return Cow::Owned(out);
-            }
+        at = end + 1;
+        if raw_kind(&name.to_ascii_lowercase()).is_some() && !self_closed {
+            at = position_of(bytes, at, format!("</{name}").as_bytes()).unwrap_or(bytes.len());
         }
     }
     if copied == 0 {
@@ -73,6 +73,11 @@ fn shorten_tags(text: &str) -> Cow<'_, str> {
     }
     out.push_str(&text[copied..]);
     Cow::Owned(out)
+}
+
+/// Where `what` (ASCII, any case) begins at or behind `from`.
+fn position_of(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
+    bytes[from..].windows(what.len()).position(|part| part.eq_ignore_ascii_case(what)).map(|at| from + at)
 }
 
 struct Adapter<S>(RefCell<S>);
