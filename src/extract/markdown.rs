@@ -1,4 +1,4 @@
-//! Markdown: pulldown-cmark makes HTML of it, the rest is [`super::html`]'s way. A metadata block at the top is not text.
+//! Markdown: pulldown-cmark makes HTML of it, the rest goes the way of an HTML file. A metadata block at the top is not text.
 
 use std::path::Path;
 

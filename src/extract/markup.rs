@@ -82,4 +82,17 @@ mod tests {
         assert_eq!(log("<p>a<br>b & c <i id=x>d</p>"), "<p>a<br></br>b & c <i x>d</p>");
         assert_eq!(log("<p>1 < 2"), "<p>1 < 2");
     }
+
+    #[test]
+    fn monstrous_tags_cost_little_and_hide_nothing() {
+        let attributes: String = (0..200_000).map(|n| format!(" a{n}")).collect();
+        assert_eq!(log(&format!("a<br><b id=x{attributes}>b</b>c")), "a<br></br><b>b</b>c");
+        assert_eq!(log(&format!("a<br><!-- <b{attributes} --><i>c")), "a<br></br><i>c");
+        let script = format!("<script>1<b{attributes}</SCRIPT>a<br>");
+        assert_eq!(log(&script), format!("<script>1<b{attributes}</script>a<br></br>"));
+        let unended = format!("a<br>x <b{attributes}");
+        assert_eq!(log(&unended), format!("a<br></br>x <b{attributes}"));
+        let uri = format!("<br><img src='data:{}'/>x", "A".repeat(100_000));
+        assert_eq!(log(&uri), "<br></br><img></img>x");
+    }
 }

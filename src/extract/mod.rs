@@ -1,4 +1,4 @@
-//! A book's file as a [`Document`]: one file a format, one line in [`FORMATS`] each.
+//! A book's file as a [`Document`]: one file a format, one line in `FORMATS` each.
 //!
 //! Must never lose or double a word of the linear text, load a file of unbounded size, or trust a declared size.
 //! Not text, in every format: scripts, styles, templates, `noscript` and frames, image descriptions, and an EPUB's

@@ -11,6 +11,8 @@ use crate::domain::Section;
 /// Text of up to this many words before a page's first entry belongs to that entry: a number, a motto, a heading that
 /// the entry's anchor stands behind.
 const LEAD_WORDS: usize = 40;
+/// And up to this many bytes, for languages that write no spaces.
+const LEAD_BYTES: usize = 600;
 /// Headings down to this level stand for entries where there are none.
 const HEADING_LEVELS: usize = 3;
 /// Characters of a title.
@@ -155,7 +157,8 @@ fn starts_from_headings(pages: &[PageText]) -> Vec<Start> {
 }
 
 fn few_words(text: &str) -> bool {
-    text.split_whitespace().nth(LEAD_WORDS).is_none()
+    let text = text.trim();
+    text.len() <= LEAD_BYTES && text.split_whitespace().nth(LEAD_WORDS).is_none()
 }
 
 /// Unicode NFC, borrowed where the text is in it already.

@@ -6,6 +6,9 @@ use std::ops::Range;
 
 use super::markup::{Attributes, Sink};
 
+/// Longer headings are no headings.
+const HEADING_BYTES: usize = 1000;
+
 /// What a page of markup says.
 #[derive(Debug, Default)]
 pub struct PageText {
@@ -106,31 +109,35 @@ impl<'a> TextBuilder<'a> {
     }
 
     fn write(&mut self, text: &str) {
-        let mut rest = text;
-        while !rest.is_empty() {
-            let word_at = rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len());
-            if word_at > 0 {
-                let gap = if self.preformatted == 0 { Gap::Space } else { gap_of(&rest[..word_at]) };
-                self.widen(gap);
-                rest = &rest[word_at..];
-            }
-            let word_end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-            self.write_word(&rest[..word_end]);
-            rest = &rest[word_end..];
-        }
-    }
-
-    fn write_word(&mut self, word: &str) {
-        if word.bytes().all(|byte| byte.is_ascii_graphic()) {
-            if !word.is_empty() {
+        let bytes = text.as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &text[at..];
+            // Most text is ASCII, or at least runs of visible characters: those are copied as a whole.
+            let ascii = bytes[at..].iter().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
+            let run = if ascii > 0 {
+                ascii
+            } else if bytes[at].is_ascii() {
+                0
+            } else {
+                rest.find(|c: char| c.is_ascii() || c.is_whitespace() || is_invisible(c)).unwrap_or(rest.len())
+            };
+            if run > 0 {
                 self.write_gap();
-                self.page.text.push_str(word);
+                self.page.text.push_str(&rest[..run]);
+                at += run;
+                continue;
             }
-            return;
-        }
-        for c in word.chars().filter(|c| !is_invisible(*c)) {
-            self.write_gap();
-            self.page.text.push(c);
+            let Some(c) = rest.chars().next() else { break };
+            if c.is_whitespace() {
+                let line_ends = self.preformatted > 0 && c == '\n';
+                self.widen(match (line_ends, self.gap) {
+                    (false, _) => Gap::Space,
+                    (true, Gap::None | Gap::Space) => Gap::Line,
+                    (true, _) => Gap::Block,
+                });
+            }
+            at += c.len_utf8();
         }
     }
 
@@ -171,8 +178,10 @@ impl<'a> TextBuilder<'a> {
     }
 
     fn note_anchor(&mut self, name: &str, attributes: &dyn Attributes) {
-        // A heading's anchor stands inside it as often as before it.
-        let at = self.heading.map_or(self.page.text.len(), |(_, start)| start);
+        let end = self.page.text.len();
+        // A heading's anchor stands inside it as often as before it. One that never ends holds the page.
+        let heading = self.heading.map(|(_, start)| start).filter(|start| end - start < HEADING_BYTES);
+        let at = heading.unwrap_or(end);
         let named = if name == "a" { attributes.get("name") } else { None };
         for id in [attributes.get("id"), named].into_iter().flatten() {
             if self.wanted.contains(&*id) && !self.page.anchors.contains_key(&*id) {
@@ -338,15 +347,6 @@ fn kind(name: &str) -> Kind {
         "rp" => Kind::RubyPart(RubyPart::Bracket),
         "rb" => Kind::RubyPart(RubyPart::Base),
         _ => Kind::Inline,
-    }
-}
-
-/// The gap that whitespace makes in preformatted text.
-fn gap_of(whitespace: &str) -> Gap {
-    match whitespace.bytes().filter(|byte| *byte == b'\n').count() {
-        0 => Gap::Space,
-        1 => Gap::Line,
-        _ => Gap::Block,
     }
 }
 

@@ -19,15 +19,65 @@ use super::{Attributes, Sink};
 const VOID: &[&str] =
     &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
 
+/// Longer tags lose their attributes.
+const TAG_BYTES: usize = 8 << 10;
+
 /// Feeds the whole of `text` to `sink` and hands it back.
 pub fn feed<S: Sink>(text: &str, sink: S) -> S {
     let input = BufferQueue::default();
-    input.push_back(StrTendril::from_slice(text));
+    input.push_back(StrTendril::from_slice(&shorten_tags(text)));
     let tokenizer = Tokenizer::new(Adapter(RefCell::new(sink)), TokenizerOpts::default());
     // The adapter never asks for a script to be run; an encoding's announcement is the one reason to pause.
     while !matches!(tokenizer.feed(&input), TokenizerResult::Done) {}
     tokenizer.end();
     tokenizer.sink.0.into_inner()
+}
+
+/// Drops the attributes of monstrous tags, because the tokenizer compares each attribute of a tag with all others.
+/// Real ones hold an image as a data URI, nothing that is needed here. A tag that never ends was a "less than".
+fn shorten_tags(text: &str) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let mut out = String::new();
+    let (mut copied, mut at) = (0, 0);
+    while let Some(found) = bytes[at..].iter().position(|byte| *byte == b'<') {
+        let start = at + found;
+        at = start + 1;
+        if bytes[at..].starts_with(b"!--") {
+            at = position_of(bytes, at, b"-->").unwrap_or(bytes.len());
+            continue;
+        }
+        let name_end =
+            bytes[at..].iter().position(|byte| !byte.is_ascii_alphanumeric()).map_or(bytes.len(), |n| at + n);
+        if name_end == at {
+            continue;
+        }
+        let Some(end) = bytes[at..].iter().position(|byte| *byte == b'>').map(|end| at + end) else {
+            out.push_str(&text[copied..start]);
+            out.push_str(&text[start..].replace('<', "&lt;"));
+            return Cow::Owned(out);
+        };
+        let name = &text[at..name_end];
+        let self_closed = bytes[end - 1] == b'/';
+        if end - at > TAG_BYTES {
+            out.push_str(&text[copied..name_end]);
+            out.push(' ');
+            copied = end - usize::from(self_closed);
+        }
+        at = end + 1;
+        if raw_kind(&name.to_ascii_lowercase()).is_some() && !self_closed {
+            at = position_of(bytes, at, format!("</{name}").as_bytes()).unwrap_or(bytes.len());
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
+}
+
+/// Where `what` (ASCII, any case) begins at or behind `from`.
+fn position_of(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
+    bytes[from..].windows(what.len()).position(|part| part.eq_ignore_ascii_case(what)).map(|at| from + at)
 }
 
 struct Adapter<S>(RefCell<S>);
