@@ -373,7 +373,7 @@ def make(model, directory, downloads):
 def main(arguments):
     if not arguments or arguments[0].startswith("-"):
         sys.exit(__doc__)
-    directory, models = os.path.abspath(arguments[0]), arguments[1:] or list(MAKERS)
+    directory, models = os.path.realpath(arguments[0]), arguments[1:] or list(MAKERS)
     for model in models:
         if model not in MAKERS:
             fail("unknown model %s; known: %s" % (model, ", ".join(MAKERS)))

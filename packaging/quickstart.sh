@@ -60,6 +60,8 @@ say "3/5 the library"
 [ $# -ge 1 ] || bash "$root/packaging/sample_library.sh" "$library"
 say "$library"
 
+# What a shell is set up with for other tools must not turn this first try to another library or store.
+unset CALIBRE_LIBRARY_PATH QDRANT_HOST QDRANT_PORT QDRANT_COLLECTION DEFAULT_EMBEDDING_MODEL EMBEDDING_DEVICE
 mkdir -p "$state"
 config="$state/config.toml"
 cat >"$config" <<TOML
@@ -81,16 +83,17 @@ say "4/5 embedding (Ctrl-C is safe: the same command goes on where it was)"
 say "5/5 searching: $question"
 "$ingestd" --config "$config" search "$question"
 
+command="$(printf '%q' "$ingestd") --config $(printf '%q' "$config")"
 cat >&2 <<NEXT
 
 Done. What lies where:
-  configuration   $config
-  state, vectors  $state
   library         $library (only read)
-  programs        $CARGO_TARGET_DIR/debug/alexandria-ingestd, .../alexandriactl
+  state, vectors  $state
+  configuration   $config
+  programs        $CARGO_TARGET_DIR/debug/{alexandria-ingestd,alexandriactl}
 Next:
-  ask more        $ingestd --config $config search "your question"
+  ask more        $command search "your question"
   your own books  bash packaging/quickstart.sh "/path/to/Calibre Library" "your question"
-  keep watching   $ingestd --config $config
+  keep watching   $command
   as a service    README.md, "Running it as a service"
 NEXT

@@ -7,7 +7,7 @@
 #   bash tests/run.sh extract::           those with `extract::` in their name
 #
 # Sets for the tests: ALEXANDRIA_TEST_MODELS (a folder with minilm/ and me5-small-xlmr/) and ALEXANDRIA_TEST_CACHE
-# (a folder for what is slow to make, kept between runs). Both can be set from outside.
+# (a folder for what is fetched or slow to make, kept between runs). Both can be set from outside.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=packaging/toolchain.sh
@@ -17,9 +17,14 @@ cd "$root"
 need_program python3 python3
 need_program calibredb calibre
 need_program ebook-convert calibre
+need_program dpkg-deb dpkg
 export ALEXANDRIA_TEST_MODELS="${ALEXANDRIA_TEST_MODELS:-$(cache_dir)/models}"
-export ALEXANDRIA_TEST_CACHE="${ALEXANDRIA_TEST_CACHE:-$(cache_dir)/test}"
+export ALEXANDRIA_TEST_CACHE="${ALEXANDRIA_TEST_CACHE:-$(cache_dir)}"
 mkdir -p "$ALEXANDRIA_TEST_CACHE"
+# The tests fetch e-books out of Debian packages, several at once: package lists are brought up to date before that.
+if can_install && [ ! -d "$ALEXANDRIA_TEST_CACHE/books" ]; then
+  apt_get update -qq >/dev/null 2>&1 || say "apt-get update failed: the test books may not be found"
+fi
 python3 packaging/get_models.py "$ALEXANDRIA_TEST_MODELS" minilm me5-small-xlmr
 
 # The runner's closing line counts what passed, failed and was skipped, so it comes last.
