@@ -45,7 +45,8 @@ mod tests {
     #[test]
     fn a_sentence_never_ends_inside_a_word() {
         for text in ["See deb.Packages!Next:here. And more?Yes.", "One.Two.Three.Four", "a)b)c) d"] {
-            let words: Vec<&str> = sentences("en", text).iter().flat_map(|sentence| sentence.split_whitespace()).collect();
+            let words: Vec<&str> =
+                sentences("en", text).iter().flat_map(|sentence| sentence.split_whitespace()).collect();
             assert_eq!(words, text.split_whitespace().collect::<Vec<_>>());
         }
     }

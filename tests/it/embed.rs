@@ -62,17 +62,17 @@ fn assert_parity(name: &str, file: &str) {
 }
 
 #[test]
-fn minilm_equals_sentence_transformers() {
+fn slow_minilm_equals_sentence_transformers() {
     assert_parity("minilm", "minilm-256.jsonl");
 }
 
 #[test]
-fn xlm_roberta_equals_sentence_transformers() {
+fn slow_xlm_roberta_equals_sentence_transformers() {
     assert_parity("me5-small-xlmr", "me5-small-xlmr.jsonl");
 }
 
 #[test]
-fn the_packed_encoder_equals_candle_transformers() {
+fn slow_the_packed_encoder_equals_candle_transformers() {
     use candle_core::{DType, Device, Tensor};
     use candle_nn::VarBuilder;
     use candle_transformers::models::xlm_roberta::{Config, XLMRobertaModel};
@@ -102,7 +102,7 @@ fn the_packed_encoder_equals_candle_transformers() {
 }
 
 #[test]
-fn a_text_over_the_limit_is_split_not_cut() {
+fn slow_a_text_over_the_limit_is_split_not_cut() {
     let handle = EmbedderHandle::spawn(Box::new(load("minilm")), 4096).unwrap();
     let head = "The parser reads a grammar and builds a tree of nodes. ".repeat(40);
     let with_tail = format!("{head} {}", "Whales sing in the ocean at night. ".repeat(40));

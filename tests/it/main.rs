@@ -1,13 +1,17 @@
 //! Integration tests: one binary, because linking is what costs.
 
+mod architecture;
 mod books;
 mod calibre;
 mod control;
+mod daemon;
 mod embed;
 mod extract;
 mod library;
+mod main_job;
 mod qdrant_server;
 mod queue;
+mod service;
 mod store;
 mod store_kills;
 mod store_server;

@@ -1,0 +1,171 @@
+//! The daemon as a process: started, asked over its real socket by the real alexandriactl, stopped, killed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A state directory, a configuration, and the service while it runs.
+pub struct Daemon {
+    pub place: TempDir,
+    child: Option<Child>,
+    settings: Vec<String>,
+}
+
+impl Daemon {
+    /// With the fake embedder and the embedded store; nothing is started. Timers are short.
+    pub fn new(library: &Path) -> Self {
+        let mut daemon = Self { place: tempfile::tempdir().unwrap(), child: None, settings: Vec::new() };
+        daemon.set("library.path", library.to_str().unwrap());
+        daemon.set("embedding.model", "fake");
+        daemon.set("library.removal_grace_seconds", "1");
+        daemon
+    }
+
+    /// Sets one key for the following starts and one-shot verbs.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.push(format!("{key}={value}"));
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.place.path().join("state")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.state_dir().join("control.sock")
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.place.path().join("log")).unwrap_or_default()
+    }
+
+    /// The program with this daemon's settings, in an environment of its own.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alexandria-ingestd"));
+        command.env_clear().env("HOME", self.place.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.arg("--set").arg(format!("state_dir={}", self.state_dir().display()));
+        for setting in &self.settings {
+            command.arg("--set").arg(setting);
+        }
+        command
+    }
+
+    /// Runs a one-shot verb to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Starts the service and waits until its socket answers.
+    pub fn start(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("log")).unwrap();
+        self.child = Some(self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.until("the socket answers", |daemon| {
+            let ended = daemon.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "the service ended with {ended:?}:\n{}", daemon.log());
+            daemon.ctl(&["status"]).status.success()
+        });
+    }
+
+    /// SIGTERM; the exit code and the seconds it took.
+    pub fn stop(&mut self) -> (Option<i32>, f64) {
+        let mut child = self.child.take().expect("the service runs");
+        let started = Instant::now();
+        signal(&child, "TERM");
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return (status.code(), started.elapsed().as_secs_f64());
+            }
+            if started.elapsed() > Duration::from_secs(60) {
+                let _ = child.kill();
+                panic!("the service does not stop:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the service runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub fn ctl(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_alexandriactl"))
+            .arg("--socket")
+            .arg(self.socket())
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    /// The JSON answer of a verb that must succeed.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.ctl(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    pub fn status(&self) -> Value {
+        self.json(&["status"])
+    }
+
+    /// Waits until a condition holds, at most a minute.
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+        let started = Instant::now();
+        while !holds(self) {
+            assert!(started.elapsed() < Duration::from_secs(60), "not within a minute: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until so many books are in the index and nothing is to do.
+    pub fn until_indexed(&mut self, books: u64) {
+        self.until(&format!("{books} books indexed"), |daemon| {
+            let queue = &daemon.status()["queue"];
+            let at = |name: &str| queue[name].as_u64().unwrap();
+            at("done_books") == books && at("queued") + at("running") + at("waiting") == 0
+        });
+    }
+
+    /// Titles and texts of the nearest passages.
+    pub fn search(&self, question: &str) -> Vec<(String, String)> {
+        let answer = self.json(&["search", question]);
+        let hits = answer["hits"].as_array().unwrap();
+        let field = |hit: &Value, name: &str| hit[name].as_str().unwrap().to_owned();
+        hits.iter().map(|hit| (field(hit, "title"), field(hit, "text"))).collect()
+    }
+
+    /// What the jobs done so far did, newest first.
+    pub fn outcomes(&self) -> Vec<String> {
+        let answer = self.json(&["queue", "--state", "done"]);
+        let jobs = answer["jobs"].as_array().unwrap();
+        jobs.iter().map(|job| job["outcome"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    pub fn points(&mut self) -> u64 {
+        // The status shows the store as it was a few seconds ago; the queue's sum is of this moment.
+        self.status()["queue"]["points"].as_u64().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
