@@ -38,5 +38,16 @@
 //! library thread (may hang with the mount) · queue thread (the one writing SQLite connection) · ingest workers ·
 //! embedder thread (owns the model) · tokio's threads (the control server). All channels are bounded; only SQLite grows.
 
+pub mod chunk;
+pub mod clock;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod domain;
+pub mod embed;
+pub mod extract;
+pub mod ingest;
+pub mod library;
+pub mod queue;
+pub mod store;
+pub mod telemetry;

@@ -1,3 +1,160 @@
-//! The service: arguments and exit codes only.
+//! The service and its verbs: arguments and exit codes only.
+//!
+//! Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 the state file needs a person.
 
-fn main() {}
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use alexandria_ingestd::config::Config;
+use alexandria_ingestd::control::protocol::{SearchRequest, SearchResponse};
+use alexandria_ingestd::control::tables::{self, View};
+use alexandria_ingestd::daemon::{self, DaemonError};
+use alexandria_ingestd::telemetry;
+use clap::{Parser, Subcommand};
+
+/// Watches a Calibre library and keeps a Qdrant collection of its books' embeddings up to date.
+///
+/// Without a verb it runs as a service, until SIGTERM.
+#[derive(Parser)]
+#[command(name = "alexandria-ingestd", version)]
+struct Arguments {
+    /// Configuration file [default: /etc/alexandria-ingestd/config.toml where it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Overrides one setting, e.g. --set library.path=/mnt/calibre
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = parse_override)]
+    overrides: Vec<(String, String)>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Check the configuration, say what it comes to, and end
+    CheckConfig,
+    /// Ingest files, folders or Calibre libraries now, without a service
+    #[command(after_help = "Example: alexandria-ingestd ingest ~/Books novel.epub")]
+    Ingest {
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Search without a service
+    #[command(after_help = "Example: alexandria-ingestd search \"how are bees kept in winter?\"")]
+    Search {
+        query: String,
+        #[arg(long, default_value_t = 5)]
+        limit: usize,
+        /// ISO 639-1, e.g. hr
+        #[arg(long)]
+        language: Option<String>,
+        /// The author line as it is in the catalogue
+        #[arg(long)]
+        author: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read one JSON string a line, write one JSON vector a line
+    Embed,
+    /// Show the sections of a book's file, or compare its words with an independent count
+    Extract {
+        path: PathBuf,
+        /// Print the comparison instead of the sections
+        #[arg(long)]
+        report: bool,
+    },
+    /// Ingest one book into a store of its own that is thrown away, and print a table by stage
+    Bench {
+        /// The book's file
+        book: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say where the embedding would run, and why
+    Device,
+}
+
+fn parse_override(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, e.g. library.path=/mnt/calibre")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("alexandria-ingestd: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
+    let config = Config::load(arguments.config.as_deref(), std::env::vars(), &arguments.overrides)?;
+    let quiet = !matches!(arguments.verb, None | Some(Verb::Ingest { .. }));
+    let level = if quiet && config.log.level == "info" { "warn" } else { config.log.level.as_str() };
+    if let Err(error) = telemetry::init(level) {
+        return Err(DaemonError::Failed(error));
+    }
+    match arguments.verb {
+        None => daemon::run(config)?,
+        Some(Verb::CheckConfig) => println!("{}", daemon::check_config(&config)?),
+        Some(Verb::Ingest { paths }) => return ingest(&config, &paths),
+        Some(Verb::Search { query, limit, language, author, json }) => {
+            let request = SearchRequest { q: query, limit, language, author };
+            let hits = daemon::search_once(&config, &request)?;
+            let response = SearchResponse { query: request.q, hits };
+            if json {
+                println!("{}", serde_json::to_string_pretty(&response).unwrap_or_default());
+            } else {
+                print!("{}", tables::search(&response, View::of_stdout()));
+            }
+        }
+        Some(Verb::Embed) => {
+            let output = BufWriter::new(std::io::stdout().lock());
+            daemon::embed_lines(&config, std::io::stdin().lock(), output)?;
+        }
+        Some(Verb::Extract { path, report }) => return extract(&config, &path, report),
+        Some(Verb::Bench { book, json }) => print!("{}", daemon::bench(&config, &book, json)?),
+        Some(Verb::Device) => println!("{}", daemon::device(&config)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ingest(config: &Config, paths: &[PathBuf]) -> Result<ExitCode, DaemonError> {
+    let summary = daemon::ingest_paths(config, paths)?;
+    println!(
+        "{} books embedded, {} updated without embedding, {} unchanged, {} failed",
+        summary.embedded,
+        summary.payload_only,
+        summary.unchanged,
+        summary.failed.len()
+    );
+    for failure in &summary.failed {
+        println!("  failed: {failure}");
+    }
+    if summary.interrupted {
+        println!("interrupted; the same command goes on where it was");
+    }
+    let failed = summary.interrupted || !summary.failed.is_empty();
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn extract(config: &Config, path: &std::path::Path, report: bool) -> Result<ExitCode, DaemonError> {
+    let (document, coverage) = daemon::extract_report(config, path)?;
+    let mut output = BufWriter::new(std::io::stdout().lock());
+    let written = if report {
+        serde_json::to_writer_pretty(&mut output, &coverage)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(output))
+    } else {
+        document.sections.iter().try_for_each(|section| {
+            let indent = "  ".repeat(section.level);
+            writeln!(output, "{indent}{} ({} words)", section.title, section.text.split_whitespace().count())
+        })
+    };
+    written.and_then(|()| output.flush()).map_err(DaemonError::io("standard output"))?;
+    let whole = coverage.lost == 0 && coverage.doubled == 0;
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

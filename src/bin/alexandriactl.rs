@@ -1,3 +1,232 @@
-//! The control client: arguments and exit codes only.
+//! The control client: arguments, one request, and exit codes (0 done, 1 refused or not reachable, 2 wrong usage).
 
-fn main() {}
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use alexandria_ingestd::control::client::{Client, ClientError};
+use alexandria_ingestd::control::default_socket;
+use alexandria_ingestd::control::protocol::{
+    DoneResponse, JobState, JobsResponse, PausedResponse, RescanRequest, RetryRequest, RetryResponse, SearchResponse,
+    StatusSnapshot, TargetRequest,
+};
+use alexandria_ingestd::control::tables::{self, View};
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::de::DeserializeOwned;
+
+/// Talks to a running alexandria-ingestd.
+///
+/// Exit codes: 0 done, 1 the service refused or does not answer, 2 wrong usage.
+#[derive(Parser)]
+#[command(name = "alexandriactl", version)]
+struct Arguments {
+    /// The service's control socket [default: /run/alexandria-ingestd/control.sock, or the one in this user's state
+    /// directory]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print the service's answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// How the service, its library, its model and its store are, and what is being done
+    #[command(after_help = "Example: alexandriactl status --json | jq .queue.parked")]
+    Status,
+    /// What is running and what is next
+    #[command(after_help = "Example: alexandriactl queue --state done --limit 20")]
+    Queue {
+        /// Most jobs shown
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// Only jobs in this state
+        #[arg(long)]
+        state: Option<StateName>,
+    },
+    /// Books that failed for good, and why
+    #[command(after_help = "Example: alexandriactl failed")]
+    Failed {
+        /// Most books shown
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Try failed books again
+    #[command(after_help = "Examples: alexandriactl retry 12 · alexandriactl retry --all")]
+    Retry {
+        /// A Calibre id, a book's uuid or the path of its file
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        book: Option<String>,
+        /// All books that failed
+        #[arg(long)]
+        all: bool,
+    },
+    /// Look at the library now
+    #[command(after_help = "Example: alexandriactl rescan --full")]
+    Rescan {
+        /// Compare every file, not only what the catalogue says has changed
+        #[arg(long)]
+        full: bool,
+    },
+    /// Put a book at the front of the queue
+    #[command(after_help = "Examples: alexandriactl ingest 12 · alexandriactl ingest ~/Downloads/book.epub")]
+    Ingest {
+        /// A Calibre id, a book's uuid, or the path of a file, folder or library
+        #[arg(value_name = "PATH|ID")]
+        target: String,
+        /// Embed it even if nothing changed
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take a book out of the store; it stays out until it is ingested by hand
+    #[command(after_help = "Example: alexandriactl remove 12")]
+    Remove {
+        /// A Calibre id, a book's uuid or the path of its file
+        #[arg(value_name = "ID")]
+        target: String,
+    },
+    /// Start no more books; those in work are finished
+    #[command(after_help = "Example: alexandriactl pause")]
+    Pause,
+    /// Go on after a pause
+    #[command(after_help = "Example: alexandriactl resume")]
+    Resume,
+    /// Find passages by meaning
+    #[command(after_help = "Example: alexandriactl search \"how to adopt a package\" --limit 3 --language en")]
+    Search {
+        /// What to look for
+        #[arg(required = true, num_args = 1..)]
+        query: Vec<String>,
+        /// Most passages shown
+        #[arg(long, default_value_t = 5)]
+        limit: usize,
+        /// Only books in this language, such as en
+        #[arg(long)]
+        language: Option<String>,
+        /// Only books by this author, written as in the catalogue
+        #[arg(long)]
+        author: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StateName {
+    Queued,
+    Running,
+    Parked,
+    Done,
+}
+
+impl From<StateName> for JobState {
+    fn from(name: StateName) -> Self {
+        match name {
+            StateName::Queued => JobState::Queued,
+            StateName::Running => JobState::Running,
+            StateName::Parked => JobState::Parked,
+            StateName::Done => JobState::Done,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let Arguments { socket, json, verb } = Arguments::parse();
+    let client = Client::new(&socket.unwrap_or_else(default_socket));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&format!("the system has no resources for a request: {error}")),
+    };
+    match runtime.block_on(ask(&client, verb, json)) {
+        Ok(text) => {
+            // A reader that has seen enough (`| head`) is no failure.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => failure(&error.to_string()),
+    }
+}
+
+async fn ask(client: &Client, verb: Verb, json: bool) -> Result<String, ClientError> {
+    let view = View::of_stdout();
+    let show = Show { client, json };
+    match verb {
+        Verb::Status => {
+            show.answer(client.get("/status", &[]).await?, |answer: &StatusSnapshot| tables::status(answer, view))
+        }
+        Verb::Queue { limit, state } => {
+            let mut query = vec![("limit", limit.to_string())];
+            query.extend(state.map(|state| ("state", JobState::from(state).as_str().to_owned())));
+            show.answer(client.get("/queue", &query).await?, |answer: &JobsResponse| tables::queue(answer, view))
+        }
+        Verb::Failed { limit } => {
+            let answer = client.get("/failed", &[("limit", limit.to_string())]).await?;
+            show.answer(answer, |answer: &JobsResponse| tables::failed(answer, view))
+        }
+        Verb::Retry { book, all: _ } => {
+            let answer = client.post("/retry", &RetryRequest { book }).await?;
+            show.answer(answer, |answer: &RetryResponse| format!("{} queued again\n", answer.retried))
+        }
+        Verb::Rescan { full } => show.answer(client.post("/rescan", &RescanRequest { full }).await?, done),
+        Verb::Ingest { target, force } => {
+            let target = absolute(target);
+            show.answer(client.post("/ingest", &TargetRequest { target, force }).await?, done)
+        }
+        Verb::Remove { target } => {
+            let target = absolute(target);
+            show.answer(client.post("/remove", &TargetRequest { target, force: false }).await?, done)
+        }
+        Verb::Pause => show.answer(client.post("/pause", &serde_json::json!({})).await?, paused),
+        Verb::Resume => show.answer(client.post("/resume", &serde_json::json!({})).await?, paused),
+        Verb::Search { query, limit, language, author } => {
+            let mut parameters = vec![("q", query.join(" ")), ("limit", limit.to_string())];
+            parameters.extend(language.map(|language| ("language", language)));
+            parameters.extend(author.map(|author| ("author", author)));
+            show.answer(client.get("/search", &parameters).await?, |answer: &SearchResponse| {
+                tables::search(answer, view)
+            })
+        }
+    }
+}
+
+struct Show<'a> {
+    client: &'a Client,
+    json: bool,
+}
+
+impl Show<'_> {
+    fn answer<T: DeserializeOwned>(
+        &self,
+        answer: serde_json::Value,
+        table: impl FnOnce(&T) -> String,
+    ) -> Result<String, ClientError> {
+        if self.json {
+            // As it came: fields that this version does not know are kept.
+            return Ok(format!("{answer:#}\n"));
+        }
+        Ok(table(&self.client.understand(answer)?))
+    }
+}
+
+fn done(answer: &DoneResponse) -> String {
+    format!("{}\n", answer.message)
+}
+
+fn paused(answer: &PausedResponse) -> String {
+    let text = if answer.paused { "paused: books in work are finished, no others are started\n" } else { "going on\n" };
+    text.to_owned()
+}
+
+/// The service has another working directory: what names something here is sent with its whole path.
+fn absolute(target: String) -> String {
+    let looks_like_an_id = target.bytes().all(|byte| byte.is_ascii_digit());
+    match Path::new(&target).canonicalize() {
+        Ok(path) if !looks_like_an_id => path.display().to_string(),
+        _ => target,
+    }
+}
+
+fn failure(text: &str) -> ExitCode {
+    eprintln!("alexandriactl: {text}");
+    ExitCode::from(1)
+}

@@ -78,9 +78,9 @@ impl Metadata {
         hex(&Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
     }
 
-    /// The contract's `author`: authors joined by ` & `, `Unknown` where there are none (as Calibre shows it).
+    /// The contract's `author`.
     pub fn author_line(&self) -> String {
-        if self.authors.is_empty() { "Unknown".to_owned() } else { self.authors.join(" & ") }
+        author_line(&self.authors)
     }
 }
 
@@ -100,6 +100,12 @@ pub struct BookFile {
 }
 
 impl BookFile {
+    /// What is compared to find out whether the bytes may have changed, as one text for the state.
+    pub fn signature(&self) -> String {
+        let data_id = self.data_id.map_or_else(String::new, |id| id.to_string());
+        format!("{}|{data_id}|{}|{}", self.format, self.size, self.mtime_us)
+    }
+
     /// Whether nothing suggests that the bytes changed. Equal here never proves equal content: the hash decides.
     pub fn looks_unchanged(&self, other: &BookFile) -> bool {
         self.format == other.format
@@ -120,6 +126,11 @@ pub struct Book {
     pub file: BookFile,
     /// When the book came to the library, microseconds since the epoch: newest are ingested first.
     pub added_us: i64,
+}
+
+/// Authors joined by ` & `, `Unknown` where there are none (as Calibre shows it).
+pub(super) fn author_line(authors: &[String]) -> String {
+    if authors.is_empty() { "Unknown".to_owned() } else { authors.join(" & ") }
 }
 
 /// Lower-case hex.

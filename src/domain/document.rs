@@ -1,6 +1,9 @@
 //! A book's text as extraction hands it over.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::book::hex;
 
 /// The text of one book, in reading order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +32,36 @@ pub struct Section {
     pub text: String,
 }
 
+/// What a file says about itself. Kept in the state, so that a metadata-only change can fill in what the catalogue
+/// lacks without opening the file again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMetadata {
+    pub title: Option<String>,
+    pub authors: Vec<String>,
+    pub language: Option<String>,
+}
+
 impl Document {
+    /// What the file says about itself.
+    pub fn file_metadata(&self) -> FileMetadata {
+        FileMetadata { title: self.title.clone(), authors: self.authors.clone(), language: self.language.clone() }
+    }
+
+    /// A hash of the text with its sections, as hex: equal hashes mean equal chunks and vectors, whatever the file's
+    /// bytes (Calibre's "embed metadata" rewrites files and leaves their text alone).
+    pub fn text_hash(&self) -> String {
+        let mut hasher = Sha256::new();
+        for section in &self.sections {
+            // Lengths first, so that no two different lists of sections hash the same bytes.
+            for part in [&section.title, &section.text] {
+                hasher.update((part.len() as u64).to_le_bytes());
+                hasher.update(part);
+            }
+            hasher.update((section.level as u64).to_le_bytes());
+        }
+        hex(&hasher.finalize())
+    }
+
     /// Whitespace-separated words in all sections.
     pub fn words(&self) -> usize {
         self.sections.iter().map(|section| section.text.split_whitespace().count()).sum()

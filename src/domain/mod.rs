@@ -10,7 +10,7 @@ mod shelf;
 
 pub use book::{Book, BookFile, LibraryKind, Metadata, Source};
 pub use chunk::{ChapterChunks, TextSpan, TokenCounter};
-pub use document::{Document, Section};
+pub use document::{Document, FileMetadata, Section};
 pub use failure::{Failure, FailureKind};
 pub use language::iso_639_1;
 pub use point::{BookPoints, CataloguePayload, ChunkLevel, Payload, Point};

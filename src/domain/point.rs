@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::book::author_line;
+use super::{Book, FileMetadata, Source, iso_639_1};
+
 /// Parent (chapter) or child (chunk).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -86,6 +89,35 @@ pub struct CataloguePayload {
     pub published: Option<String>,
     pub identifiers: BTreeMap<String, String>,
     pub rating: Option<i64>,
+}
+
+impl CataloguePayload {
+    /// The catalogue's data, completed by what the file says where the catalogue has nothing. A plain folder's
+    /// catalogue knows only the file's name, so there the file's own title wins.
+    pub fn new(book: &Book, file: &FileMetadata) -> Self {
+        let metadata = &book.metadata;
+        let authors = if metadata.authors.is_empty() { &file.authors } else { &metadata.authors };
+        let title = match (&book.source, &file.title) {
+            (Source::File(_), Some(title)) if !title.trim().is_empty() => title.trim(),
+            _ => &metadata.title,
+        };
+        let language = metadata.language.as_deref().or(file.language.as_deref());
+        Self {
+            book_title: title.to_owned(),
+            author: author_line(authors),
+            language: iso_639_1(language),
+            source: book.source.name().to_owned(),
+            source_id: book.source.id(),
+            authors: authors.clone(),
+            tags: metadata.tags.clone(),
+            series: metadata.series.clone(),
+            series_index: metadata.series_index,
+            publisher: metadata.publisher.clone(),
+            published: metadata.published.clone(),
+            identifiers: metadata.identifiers.clone(),
+            rating: metadata.rating,
+        }
+    }
 }
 
 /// A point as it is written.

@@ -42,7 +42,7 @@ pub enum Change {
         file: bool,
         /// The catalogue's data changed.
         metadata: bool,
-        /// Only the place changed: no work, but the state must know the new path.
+        /// The place changed (or the date of adding): no work, but the state must know the new path.
         moved: bool,
     },
     /// Seen again after it was missing.

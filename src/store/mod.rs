@@ -6,10 +6,15 @@
 pub mod edge;
 pub mod memory;
 pub mod server;
+mod verify;
+
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::config::StoreConfig;
 use crate::domain::{BookPoints, CataloguePayload, Point};
 
 /// Payload fields with a keyword index: what the query side and this service filter on.
@@ -131,6 +136,24 @@ pub trait VectorStore: Send + Sync {
 
     /// Whether the store answers.
     fn health(&self) -> Result<(), StoreError>;
+}
+
+/// Where the embedded store lives in the state directory.
+pub const EMBEDDED_DIR: &str = "store";
+
+/// Opens the configured store. A server that is down is no error: [`VectorStore::health`] tells.
+pub fn open(config: &StoreConfig, state_dir: &Path) -> Result<Arc<dyn VectorStore>, StoreError> {
+    Ok(match config.kind.as_str() {
+        "embedded" => Arc::new(edge::EdgeStore::open(&state_dir.join(EMBEDDED_DIR))?),
+        "server" => Arc::new(server::ServerStore::connect(&server::ServerConfig::from(config))?),
+        "memory" => Arc::new(memory::MemoryStore::default()),
+        other => {
+            return Err(StoreError::Rejected {
+                location: "(configuration)".into(),
+                reason: format!("store.kind is '{other}'; use embedded, server or memory"),
+            });
+        }
+    })
 }
 
 /// Refuses a vector that would poison a search: not finite, of another length, or not of unit norm (within 1e-3).

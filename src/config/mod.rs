@@ -3,9 +3,13 @@
 //! Order, later wins: defaults, the TOML file, the user's present variables (`CALIBRE_LIBRARY_PATH`, ...),
 //! `ALEXANDRIA_<SECTION>__<KEY>`, command-line flags.
 
-use std::path::{Path, PathBuf};
+mod load;
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use load::Overrides;
 
 /// Where the service looks for its file when none is named.
 pub const DEFAULT_PATH: &str = "/etc/alexandria-ingestd/config.toml";
@@ -199,6 +203,8 @@ pub enum ConfigError {
     Invalid { path: PathBuf, reason: String },
     #[error("configuration from the environment: {0}")]
     Environment(String),
+    #[error("configuration from the command line: {0}")]
+    CommandLine(String),
     #[error("configuration key {key}: {reason}")]
     BadValue { key: &'static str, reason: String },
 }

@@ -1,0 +1,212 @@
+//! What client and server say to each other: JSON bodies over HTTP. Plain values, shared by both; no IO.
+//!
+//! Every answer carries the header [`PROTOCOL_HEADER`]. Adding a field is no new protocol (readers ignore what they do
+//! not know); changing or dropping one is.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::{LibraryKind, PassedOver};
+pub use crate::queue::{JobId, JobKind, JobRow, JobState, Outcome, QueueStats};
+
+/// Grows when an old client would misread a new server.
+pub const PROTOCOL: u32 = 1;
+
+/// The header that carries [`PROTOCOL`].
+pub const PROTOCOL_HEADER: &str = "alexandria-protocol";
+
+/// GET /status
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusSnapshot {
+    pub version: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub library: LibraryStatus,
+    /// Filled by the server from the queue itself.
+    pub queue: QueueStats,
+    pub current: Vec<CurrentJob>,
+    pub model: ModelStatus,
+    pub store: StoreStatus,
+    /// Of the last minutes; 0 while nothing is embedded.
+    pub tokens_per_second: f64,
+    pub chunks_per_minute: f64,
+    /// Claiming is stopped by a person's word. Filled by the server from the queue itself.
+    pub paused: bool,
+    /// Removals held back because they are too many at once.
+    pub removals_waiting: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LibraryStatus {
+    pub path: String,
+    pub kind: Option<LibraryKind>,
+    pub uuid: Option<Uuid>,
+    /// The mount's file system, such as `ext4` or `cifs`.
+    pub filesystem: String,
+    pub available: bool,
+    /// Why it is not available, or what is odd about it.
+    pub reason: Option<String>,
+    /// When the last complete look ended, microseconds since the epoch.
+    pub last_look_us: Option<i64>,
+    pub books: usize,
+    /// Books on the shelf that cannot be ingested as they are.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// A book in a worker's hands.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CurrentJob {
+    pub book_uuid: Uuid,
+    /// As people name it: `calibre 12`.
+    pub book_id: String,
+    pub title: String,
+    /// `extract`, `chunk`, `embed`, `store`.
+    pub stage: String,
+    /// Chunks done; of `total_chunks`, which is 0 until it is known.
+    pub done_chunks: usize,
+    pub total_chunks: usize,
+    pub since_us: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelStatus {
+    pub id: String,
+    pub name: String,
+    pub dimension: usize,
+    pub device: String,
+    /// How often the model was loaded since the start: 1, for ever.
+    pub loads: usize,
+    pub fingerprint: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreStatus {
+    pub location: String,
+    pub collection: String,
+    /// None where the store does not answer.
+    pub points: Option<u64>,
+    pub healthy: bool,
+    pub reason: Option<String>,
+}
+
+/// GET /queue and GET /failed, with an optional `limit`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct JobsResponse {
+    pub jobs: Vec<JobRow>,
+    /// How many there are in all.
+    pub total: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListRequest {
+    pub limit: Option<usize>,
+    /// `queued`, `running`, `parked` or `done`; without it, what is running and queued.
+    pub state: Option<JobState>,
+}
+
+/// POST /retry: without a book, all parked ones.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryRequest {
+    pub book: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RetryResponse {
+    pub retried: usize,
+}
+
+/// POST /rescan
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RescanRequest {
+    /// Compare every file with the state, not only what the catalogue says has changed.
+    pub full: bool,
+}
+
+/// POST /ingest and POST /remove
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetRequest {
+    /// A Calibre id, a book's uuid, or (to ingest) the absolute path of a file, folder or library.
+    pub target: String,
+    /// Embed even if nothing changed.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What a request for work came to.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct DoneResponse {
+    pub message: String,
+    /// The book's job, where it is one book.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+}
+
+/// POST /pause and POST /resume
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PausedResponse {
+    pub paused: bool,
+}
+
+/// GET /search
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchRequest {
+    pub q: String,
+    #[serde(default = "default_limit")]
+    pub limit: usize,
+    /// As the contract has it: `en`.
+    #[serde(default)]
+    pub language: Option<String>,
+    /// The author line exactly as it is in the catalogue.
+    #[serde(default)]
+    pub author: Option<String>,
+}
+
+fn default_limit() -> usize {
+    5
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SearchResponse {
+    pub query: String,
+    pub hits: Vec<SearchHit>,
+}
+
+/// One passage, best first.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchHit {
+    /// Cosine similarity.
+    pub score: f32,
+    pub title: String,
+    pub author: String,
+    /// The chapter.
+    pub section: String,
+    pub text: String,
+    pub language: String,
+    pub source: String,
+    pub source_id: String,
+    pub book_uuid: String,
+    pub point_id: String,
+    /// Of the chapter in the book and of the passage in the chapter, 0-based.
+    pub section_index: usize,
+    pub sequence_index: usize,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ErrorResponse {
+    pub error: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}

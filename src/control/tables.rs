@@ -1,0 +1,343 @@
+//! Answers as text for people: what `alexandriactl` prints without `--json`. Pure but for [`View::of_stdout`], which
+//! measures the terminal.
+
+use std::io::IsTerminal;
+
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
+
+use super::protocol::{
+    CurrentJob, JobRow, JobState, JobsResponse, LibraryStatus, Outcome, SearchResponse, StatusSnapshot,
+};
+use crate::clock::now_us;
+use crate::domain::LibraryKind;
+
+/// For whom the text is.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// Columns of the terminal.
+    pub width: u16,
+    /// Microseconds since the epoch.
+    pub now_us: i64,
+}
+
+impl View {
+    /// The terminal's width, or 100 columns where the output goes elsewhere.
+    pub fn of_stdout() -> Self {
+        let measured = Table::new().width().filter(|_| std::io::stdout().is_terminal());
+        Self { width: measured.unwrap_or(100).max(60), now_us: now_us() }
+    }
+}
+
+/// The state of everything, a line or two each.
+pub fn status(status: &StatusSnapshot, view: View) -> String {
+    let queue = &status.queue;
+    let mut table = plain(view);
+    let mut line = |name: &str, text: String| {
+        table.add_row([name.to_owned(), text]);
+    };
+    let state = if status.paused { " · PAUSED (alexandriactl resume)" } else { "" };
+    line(
+        "service",
+        format!(
+            "alexandria-ingestd {} · pid {} · up {}{state}",
+            status.version,
+            status.pid,
+            seconds(status.uptime_seconds as f64)
+        ),
+    );
+    line("library", library(&status.library, view));
+    if status.removals_waiting > 0 {
+        line(
+            "",
+            format!(
+                "{} removals at once are held back: is the library the right one, and whole?",
+                number(status.removals_waiting)
+            ),
+        );
+    }
+    let model = &status.model;
+    let loads = if model.loads == 1 { "loaded once".to_owned() } else { format!("loaded {} times", model.loads) };
+    line("model", format!("{} on {} · {} dimensions · {loads}", model.id, model.device, model.dimension));
+    let store = &status.store;
+    let points = store.points.map(|points| format!(" · {} points", number(points))).unwrap_or_default();
+    line(
+        "store",
+        format!(
+            "{} · collection {}{points} · {}",
+            store.location,
+            store.collection,
+            health(store.healthy, store.reason.as_deref())
+        ),
+    );
+    line(
+        "books",
+        format!(
+            "{} of {} in the store · {} chunks · {} tokens{}{}",
+            number(queue.done_books),
+            number(queue.books),
+            number(queue.chunks),
+            number(queue.tokens),
+            some(queue.missing, " · ", " missing"),
+            some(queue.excluded, " · ", " taken out by hand"),
+        ),
+    );
+    let next = match queue.next_try_us {
+        Some(at) if queue.waiting > 0 => format!(" (next try {})", until(at, view.now_us)),
+        _ => String::new(),
+    };
+    line(
+        "queue",
+        format!(
+            "{} queued · {} waiting{next} · {} running · {} parked",
+            number(queue.queued),
+            number(queue.waiting),
+            number(queue.running),
+            number(queue.parked),
+        ),
+    );
+    let speed = |rate: f64| number(rate.round().max(0.0) as u64);
+    line(
+        "speed",
+        format!("{} tokens/s · {} chunks/min", speed(status.tokens_per_second), speed(status.chunks_per_minute)),
+    );
+    for (at, job) in status.current.iter().enumerate() {
+        line(if at == 0 { "now" } else { "" }, current(job, view));
+    }
+    finish(&table)
+}
+
+fn library(library: &LibraryStatus, view: View) -> String {
+    let kind = match library.kind {
+        Some(LibraryKind::Calibre) => "calibre",
+        Some(LibraryKind::Folder) => "folder",
+        Some(LibraryKind::Files) => "files",
+        None => "not seen yet",
+    };
+    let filesystem = if library.filesystem.is_empty() { String::new() } else { format!(" on {}", library.filesystem) };
+    let looked = match library.last_look_us {
+        Some(at) => format!(" · looked at {} ago", seconds(elapsed(at, view.now_us))),
+        None => String::new(),
+    };
+    format!(
+        "{} ({kind}{filesystem}) · {} books{}{looked} · {}",
+        library.path,
+        number(library.books),
+        some(library.passed_over.len(), " · ", " passed over"),
+        if library.available { health(true, library.reason.as_deref()) } else { not_available(library) },
+    )
+}
+
+fn not_available(library: &LibraryStatus) -> String {
+    format!("NOT AVAILABLE: {}", library.reason.as_deref().unwrap_or("no reason given"))
+}
+
+fn health(healthy: bool, reason: Option<&str>) -> String {
+    match (healthy, reason) {
+        (true, None) => "healthy".to_owned(),
+        (true, Some(reason)) => reason.to_owned(),
+        (false, reason) => format!("NOT HEALTHY: {}", reason.unwrap_or("no reason given")),
+    }
+}
+
+fn current(job: &CurrentJob, view: View) -> String {
+    let progress = match job.total_chunks {
+        0 => String::new(),
+        total => format!(" {}/{} chunks ({} %)", number(job.done_chunks), number(total), job.done_chunks * 100 / total),
+    };
+    format!("{} {} · {}{progress} · {}", job.book_id, job.title, job.stage, seconds(elapsed(job.since_us, view.now_us)))
+}
+
+/// What runs and what is next, or the history where that was asked for.
+pub fn queue(answer: &JobsResponse, view: View) -> String {
+    if answer.jobs.is_empty() {
+        return "nothing is queued\n".to_owned();
+    }
+    let mut table = headed(view, &["JOB", "BOOK", "TITLE", "WORK", "STATE"]);
+    for job in &answer.jobs {
+        let kind = if job.by_hand { format!("{} (by hand)", job.kind.as_str()) } else { job.kind.as_str().to_owned() };
+        table.add_row([job.id.to_string(), book_id(job), titled(job), kind, job_state(job, view)]);
+    }
+    finish(&table) + &more(answer)
+}
+
+/// What failed for good, and why.
+pub fn failed(answer: &JobsResponse, view: View) -> String {
+    if answer.jobs.is_empty() {
+        return "nothing has failed\n".to_owned();
+    }
+    let mut table = headed(view, &["BOOK", "TITLE", "TRIES", "WHEN", "REASON"]);
+    // The reason is what people came for.
+    if let Some(column) = table.column_mut(4) {
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Percentage(40)));
+    }
+    for job in &answer.jobs {
+        let when = job.finished_us.map(|at| format!("{} ago", seconds(elapsed(at, view.now_us)))).unwrap_or_default();
+        let reason = job.last_error.clone().unwrap_or_default();
+        table.add_row([book_id(job), titled(job), job.attempts.to_string(), when, reason]);
+    }
+    finish(&table)
+        + &more(answer)
+        + "\n`alexandriactl retry BOOK` tries one again, `alexandriactl retry --all` all; a changed file is tried by itself\n"
+}
+
+/// Passages, best first: the book, the chapter, and the text.
+pub fn search(answer: &SearchResponse, view: View) -> String {
+    if answer.hits.is_empty() {
+        return format!("nothing was found for '{}'\n", answer.query);
+    }
+    let mut text = String::new();
+    for (at, hit) in answer.hits.iter().enumerate() {
+        let section = if hit.section.is_empty() { String::new() } else { format!(" · {}", hit.section) };
+        text += &format!("{}. {} · {}{section}\n", at + 1, hit.title, hit.author);
+        text += &format!("   {} {} · {} · similarity {:.3}\n", hit.source, hit.source_id, hit.language, hit.score);
+        let mut passage = plain(view);
+        passage.add_row(["  ".to_owned(), excerpt(&hit.text)]);
+        text += &finish(&passage);
+        text += "\n";
+    }
+    text.truncate(text.trim_end().len());
+    text + "\n"
+}
+
+/// The start of a passage, on a word border: enough to judge it by. `--json` has all of it.
+fn excerpt(text: &str) -> String {
+    const CHARACTERS: usize = 400;
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let Some((end, _)) = text.char_indices().nth(CHARACTERS) else { return text };
+    let end = text[..end].rfind(' ').unwrap_or(end);
+    format!("{} …", &text[..end])
+}
+
+fn job_state(job: &JobRow, view: View) -> String {
+    match job.state {
+        JobState::Running => {
+            let since =
+                job.started_us.map(|at| format!(" for {}", seconds(elapsed(at, view.now_us)))).unwrap_or_default();
+            format!("running{since}{}", tries(job.attempts))
+        }
+        JobState::Queued => match job.next_try_us {
+            Some(at) => format!(
+                "waiting, next try {}{}: {}",
+                until(at, view.now_us),
+                tries(job.attempts + 1),
+                job.last_error.as_deref().unwrap_or("no reason given")
+            ),
+            None => format!("queued{}", tries(job.attempts + 1)),
+        },
+        JobState::Parked => format!("failed: {}", job.last_error.as_deref().unwrap_or("no reason given")),
+        JobState::Done => {
+            let outcome = match job.outcome {
+                Some(Outcome::Embedded) => "embedded",
+                Some(Outcome::PayloadOnly) => "metadata written",
+                Some(Outcome::Unchanged) => "unchanged",
+                Some(Outcome::Removed) => "removed",
+                None => "done",
+            };
+            let took: f64 = job.timings.values().sum();
+            let when =
+                job.finished_us.map(|at| format!(" {} ago", seconds(elapsed(at, view.now_us)))).unwrap_or_default();
+            if took > 0.0 { format!("{outcome}{when} in {}", seconds(took)) } else { format!("{outcome}{when}") }
+        }
+    }
+}
+
+fn tries(attempt: u32) -> String {
+    if attempt > 1 { format!(" (try {attempt})") } else { String::new() }
+}
+
+fn book_id(job: &JobRow) -> String {
+    let id: String = job.source_id.chars().take(8).collect();
+    format!("{} {id}", job.source)
+}
+
+fn titled(job: &JobRow) -> String {
+    if job.author.is_empty() { job.title.clone() } else { format!("{} · {}", job.title, job.author) }
+}
+
+fn more(answer: &JobsResponse) -> String {
+    let left = answer.total.saturating_sub(answer.jobs.len() as u64);
+    some(left, "and ", " more (--limit shows them)\n")
+}
+
+/// A count with its words, or nothing where there is none.
+fn some(count: impl TryInto<u64>, before: &str, after: &str) -> String {
+    match count.try_into() {
+        Ok(count) if count > 0 => format!("{before}{}{after}", number(count)),
+        _ => String::new(),
+    }
+}
+
+fn plain(view: View) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(view.width);
+    table
+}
+
+fn headed(view: View, names: &[&str]) -> Table {
+    let mut table = plain(view);
+    table.set_header(names.iter().map(|name| Cell::new(name).set_alignment(CellAlignment::Left)));
+    table
+}
+
+/// Without the blanks that comfy-table puts before the first column and after the last.
+fn finish(table: &Table) -> String {
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned() + "\n").collect()
+}
+
+/// With thin grouping that survives copy and paste: 12,345.
+fn number(count: impl TryInto<u64>) -> String {
+    let digits = count.try_into().unwrap_or(u64::MAX).to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Seconds from then to now.
+fn elapsed(then_us: i64, now_us: i64) -> f64 {
+    now_us.saturating_sub(then_us).max(0) as f64 / 1e6
+}
+
+fn until(at_us: i64, now_us: i64) -> String {
+    if at_us <= now_us { "now".to_owned() } else { format!("in {}", seconds(elapsed(now_us, at_us))) }
+}
+
+/// A length of time in its two largest units.
+fn seconds(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_numbers_read_well() {
+        assert_eq!(seconds(59.9), "59 s");
+        assert_eq!(seconds(61.0), "1 min 1 s");
+        assert_eq!(seconds(7260.0), "2 h 1 min");
+        assert_eq!(seconds(90_000.0), "1 d 1 h");
+        assert_eq!(number(7_u64), "7");
+        assert_eq!(number(1_234_567_u64), "1,234,567");
+        assert_eq!(until(5, 9), "now");
+        assert_eq!(until(31_000_000, 0), "in 31 s");
+    }
+
+    #[test]
+    fn a_long_passage_is_cut_between_words() {
+        let cut = excerpt(&"čarobnjak ".repeat(100));
+        assert!(cut.ends_with("čarobnjak …"), "{cut}");
+        assert!(cut.chars().count() <= 402);
+        assert_eq!(excerpt(" a\n\nb "), "a b");
+    }
+}

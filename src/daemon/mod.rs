@@ -1,0 +1,17 @@
+//! The composition root: builds the parts, starts them, and stops them in order. It holds no logic of a stage.
+
+mod bench;
+
+mod error;
+mod oneshot;
+mod parts;
+mod search;
+mod service;
+mod tools;
+
+pub use bench::{BenchReport, bench};
+pub use error::DaemonError;
+pub use oneshot::{IngestSummary, ingest_paths};
+pub use search::{search, search_once};
+pub use service::run;
+pub use tools::{check_config, device, embed_lines, extract_report};

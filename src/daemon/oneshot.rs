@@ -1,0 +1,156 @@
+//! `ingest PATH...` without a service: looks at the paths, works the queue off, shows a bar, ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::DaemonError;
+use super::parts::Parts;
+use crate::clock::now_us;
+use crate::config::Config;
+use crate::domain::LibraryKind;
+use crate::ingest::{LookError, Reconciler, WorkerSettings, Workers};
+use crate::library::{self, Heartbeat};
+use crate::queue::{JobKind, Outcome};
+
+/// How long the end of the work in hand is waited for after Ctrl-C.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What one-shot ingestion did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IngestSummary {
+    pub embedded: usize,
+    pub payload_only: usize,
+    pub unchanged: usize,
+    pub failed: Vec<String>,
+    pub interrupted: bool,
+}
+
+/// Ingests files, folders and libraries, and whatever else the queue holds.
+pub fn ingest_paths(config: &Config, paths: &[PathBuf]) -> Result<IngestSummary, DaemonError> {
+    let parts = Parts::build(config)?;
+    for path in paths {
+        let message = take_in(&parts, config, path)?;
+        tracing::info!("{message}");
+    }
+    let stats = parts.queue.call(|queue| queue.stats()).map_err(LookError::from)??;
+    let total = stats.queued + stats.waiting;
+    let bar = progress_bar(total);
+    let summary = Arc::new(Mutex::new(IngestSummary::default()));
+    let finished = Arc::new(AtomicUsize::new(0));
+    let (of_worker, counter) = (summary.clone(), finished.clone());
+    let workers = Workers::spawn(
+        &parts.ingestor,
+        WorkerSettings { workers: config.ingest.workers, until_idle: true },
+        move |job, result| {
+            let mut summary = of_worker.lock().unwrap_or_else(PoisonError::into_inner);
+            match result {
+                Ok(done) => match done.report.outcome {
+                    Outcome::Embedded => summary.embedded += 1,
+                    Outcome::PayloadOnly => summary.payload_only += 1,
+                    Outcome::Unchanged | Outcome::Removed => summary.unchanged += 1,
+                },
+                Err(failure) => summary.failed.push(format!("{}: {failure}", job.book.metadata.title)),
+            }
+            counter.fetch_add(1, Ordering::Relaxed);
+        },
+    )
+    .map_err(DaemonError::io("the workers cannot be started"))?;
+    let interrupted = watch(&parts, &workers, &bar, &finished)?;
+    bar.finish_and_clear();
+    if interrupted {
+        parts.embedder.stop();
+        workers.join_until(Instant::now() + PATIENCE);
+    }
+    let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    summary.interrupted = interrupted;
+    parts.close();
+    Ok(summary)
+}
+
+/// Records what is at a path; says what was found.
+pub(super) fn take_in(parts: &Parts, config: &Config, path: &Path) -> Result<String, DaemonError> {
+    let path = std::path::absolute(path).map_err(DaemonError::io(path.display().to_string()))?;
+    let metadata = std::fs::metadata(&path).map_err(DaemonError::io(format!("{} cannot be read", path.display())))?;
+    if metadata.is_file() {
+        return take_in_file(parts, config, &path);
+    }
+    let reconciler = Reconciler::new(parts.queue.clone(), parts.reconcile_settings(config, &path, false));
+    let looked = reconciler.look(true, &Heartbeat::default())?;
+    let shelf = reconciler.shelf();
+    let mut message = format!("{}: {} books, {}", path.display(), shelf.books, looked.applied);
+    if !shelf.passed_over.is_empty() {
+        message.push_str(&format!("; {} cannot be read as they are", shelf.passed_over.len()));
+        for book in &shelf.passed_over {
+            tracing::warn!(BOOK_TITLE = book.title, "'{}' is passed over: {}", book.title, book.reason);
+        }
+    }
+    Ok(message)
+}
+
+fn take_in_file(parts: &Parts, config: &Config, path: &Path) -> Result<String, DaemonError> {
+    let formats = parts.reconcile_settings(config, path, false).formats;
+    let name = path.to_owned();
+    let library = parts
+        .queue
+        // One library of the kind holds all files named by hand, wherever they are.
+        .call(|queue| queue.library_at(LibraryKind::Files, Path::new(""), None))
+        .map_err(LookError::from)??;
+    let book = library::single_file(&name, library.uuid, &formats).map_err(LookError::from)?;
+    let title = book.metadata.title.clone();
+    parts
+        .queue
+        .call(move |queue| {
+            queue.upsert_book(&book, now_us())?;
+            queue.enqueue_by_hand(library.uuid, book.uuid, JobKind::Ingest, false, now_us())
+        })
+        .map_err(LookError::from)??;
+    Ok(format!("{}: '{title}' is queued", path.display()))
+}
+
+fn progress_bar(total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    let style = ProgressStyle::with_template("[{elapsed_precise}] {bar:30} {pos}/{len} books  {wide_msg}");
+    // The template is fixed and parses; without it the bar has its plain form.
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(250));
+    bar
+}
+
+/// Until the workers end or Ctrl-C; true for the latter.
+fn watch(parts: &Parts, workers: &Workers, bar: &ProgressBar, finished: &AtomicUsize) -> Result<bool, DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(DaemonError::io("the runtime cannot be started"))?;
+    runtime.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .map_err(DaemonError::io("signals cannot be received"))?;
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        while !workers.are_done() {
+            tokio::select! {
+                _ = tick.tick() => {
+                    bar.set_position(finished.load(Ordering::Relaxed) as u64);
+                    let current: Vec<String> = parts
+                        .progress
+                        .current()
+                        .iter()
+                        .map(|job| match job.total {
+                            0 => format!("{} ({})", job.title, job.stage.as_str()),
+                            total => format!("{} ({}/{total} chunks)", job.title, job.done),
+                        })
+                        .collect();
+                    bar.set_message(current.join(" · "));
+                }
+                _ = tokio::signal::ctrl_c() => { parts.stopping.store(true, Ordering::Relaxed); return Ok(true); }
+                _ = terminate.recv() => { parts.stopping.store(true, Ordering::Relaxed); return Ok(true); }
+            }
+        }
+        Ok(false)
+    })
+}

@@ -1,0 +1,175 @@
+//! The parts that the service and the one-shot verbs are built from, made from the configuration.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::DaemonError;
+use crate::chunk::{Borders, ChunkSettings};
+use crate::clock::now_us;
+use crate::config::Config;
+use crate::embed::{CandleEmbedder, Embedder, EmbedderHandle, FakeEmbedder, ModelFiles, ModelSpec};
+use crate::extract;
+use crate::ingest::{IngestSettings, Ingestor, Parents, Progress, ReconcileSettings};
+use crate::queue::{Queue, QueueHandle, RetryRules, StateLock};
+use crate::store::{self, CollectionSpec, StoreError, VectorStore};
+
+/// Tokens of a batch on a CPU: large enough for the matrix products, small enough to stay in memory.
+const CPU_BATCH_TOKENS: usize = 4096;
+
+/// Everything a job needs.
+pub struct Parts {
+    pub queue: QueueHandle,
+    pub embedder: EmbedderHandle,
+    pub store: Arc<dyn VectorStore>,
+    pub ingestor: Arc<Ingestor>,
+    pub progress: Arc<Progress>,
+    pub stopping: Arc<AtomicBool>,
+    /// Held as long as the parts are: one process a state directory.
+    _lock: StateLock,
+}
+
+impl Parts {
+    /// Locks the state directory, opens the state, loads and warms the model, opens the store.
+    pub fn build(config: &Config) -> Result<Self, DaemonError> {
+        let state_dir = prepare_state_dir(config)?;
+        let lock = StateLock::acquire(&state_dir)?;
+        let mut queue = Queue::open(&state_dir.join("state.db"))?;
+        queue.set_retry_rules(RetryRules { max_attempts: config.ingest.max_attempts, ..RetryRules::default() });
+        let recovered = queue.recover(now_us())?;
+        if recovered > 0 {
+            tracing::info!("{recovered} jobs were in work when the process ended last; they go on");
+        }
+        let unparked = queue.set_extractor_version(&extract::EXTRACTOR_VERSION.to_string())?;
+        if unparked > 0 {
+            tracing::info!("{unparked} parked books are tried again: this version reads more");
+        }
+        let scratch_dir = state_dir.join("scratch");
+        clear_directory(&scratch_dir)?;
+        let embedder = load_embedder(config, &state_dir)?;
+        let store = store::open(&config.store, &state_dir)?;
+        let spec = CollectionSpec {
+            name: config.store.collection.clone(),
+            dimension: embedder.info().dimension,
+            model_id: embedder.info().id.clone(),
+        };
+        match store.ensure_collection(&spec) {
+            Ok(()) => {}
+            Err(error @ StoreError::Unavailable { .. }) => tracing::warn!("{error}; books wait until it answers"),
+            Err(error) => return Err(error.into()),
+        }
+        let queue = QueueHandle::spawn(queue).map_err(DaemonError::io("the queue's thread cannot be started"))?;
+        let progress = Arc::new(Progress::default());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let ingestor = Arc::new(Ingestor {
+            queue: queue.clone(),
+            embedder: embedder.clone(),
+            store: store.clone(),
+            collection: spec,
+            settings: ingest_settings(config, scratch_dir),
+            progress: progress.clone(),
+            stopping: stopping.clone(),
+        });
+        Ok(Self { queue, embedder, store, ingestor, progress, stopping, _lock: lock })
+    }
+
+    /// How the configured library is looked at.
+    pub fn reconcile_settings(&self, config: &Config, path: &Path, watched: bool) -> ReconcileSettings {
+        ReconcileSettings {
+            path: path.to_owned(),
+            formats: config.library.formats.iter().map(|format| format.to_uppercase()).collect(),
+            scratch_dir: self.ingestor.settings.scratch_dir.clone(),
+            removal_grace_us: (config.library.removal_grace_seconds * 1e6) as i64,
+            removal_limit: config.library.removal_limit,
+            removal_limit_percent: config.library.removal_limit_percent,
+            watched,
+        }
+    }
+
+    /// Makes what is written durable and ends the threads. Workers must have ended, or be past caring.
+    pub fn close(self) {
+        self.embedder.stop();
+        if let Err(error) = self.store.checkpoint() {
+            tracing::warn!("{error}");
+        }
+        self.queue.stop();
+    }
+}
+
+/// The state directory, made where it is absent.
+pub fn prepare_state_dir(config: &Config) -> Result<PathBuf, DaemonError> {
+    let state_dir = config.state_directory()?;
+    std::fs::create_dir_all(&state_dir)
+        .map_err(DaemonError::io(format!("the state directory {} cannot be made", state_dir.display())))?;
+    Ok(state_dir)
+}
+
+/// Loads the configured model and hands it to its thread. The one place that loads a model.
+pub fn load_embedder(config: &Config, state_dir: &Path) -> Result<EmbedderHandle, DaemonError> {
+    let settings = &config.embedding;
+    let embedder: Box<dyn Embedder> = if settings.model == "fake" && settings.model_path.is_empty() {
+        tracing::warn!("embedding.model is \"fake\": vectors mean nothing; for tests only");
+        Box::new(FakeEmbedder::default())
+    } else {
+        let spec = ModelSpec::from_name(&settings.model);
+        if !spec.is_known_to_readers() {
+            tracing::warn!(
+                "embedding.model '{}' is none of bge-m3, bge-large, minilm: the Python tools cannot query its collection",
+                spec.id
+            );
+        }
+        let files = if settings.model_path.is_empty() {
+            ModelFiles::fetch(spec, &state_dir.join("models"))?
+        } else {
+            ModelFiles::open(spec, Path::new(&settings.model_path))?
+        };
+        Box::new(CandleEmbedder::load(files, &settings.device, settings.threads)?)
+    };
+    let batch_tokens = if settings.batch_tokens == 0 { CPU_BATCH_TOKENS } else { settings.batch_tokens };
+    let handle = EmbedderHandle::spawn(embedder, batch_tokens)?;
+    let info = handle.info();
+    tracing::info!(
+        MODEL = info.id,
+        DEVICE = info.device,
+        "model {} loaded on {}: {} dimensions, up to {} tokens",
+        info.name,
+        info.device,
+        info.dimension,
+        info.max_tokens
+    );
+    Ok(handle)
+}
+
+/// How the configuration wants books ingested.
+pub fn ingest_settings(config: &Config, scratch_dir: PathBuf) -> IngestSettings {
+    let chunking = &config.chunking;
+    IngestSettings {
+        chunking: ChunkSettings {
+            // Checked by the configuration: one of two.
+            borders: match chunking.strategy.as_str() {
+                "packed" => Borders::Packed,
+                _ => Borders::UniversalSemantic { threshold: chunking.threshold as f32 },
+            },
+            min_words: chunking.min_words,
+            max_words: chunking.max_words,
+            min_chapter_words: chunking.min_chapter_words,
+        },
+        parents: match chunking.parents.as_str() {
+            "embed" => Parents::Embed,
+            "none" => Parents::None,
+            _ => Parents::Mean,
+        },
+        limits: extract::Limits::default(),
+        max_file_bytes: config.ingest.max_file_mib << 20,
+        scratch_dir,
+    }
+}
+
+/// Leftovers of a process that was killed are of no use to anybody.
+fn clear_directory(directory: &Path) -> Result<(), DaemonError> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::create_dir_all(directory),
+    }
+    .map_err(DaemonError::io(format!("the working directory {} cannot be cleared", directory.display())))
+}

@@ -1,0 +1,130 @@
+//! The small verbs: `check-config`, `embed`, `extract PATH --report`.
+
+use std::io::{BufRead, Write};
+use std::path::Path;
+
+use super::{DaemonError, parts};
+use crate::chunk::chunk_sections;
+use crate::config::Config;
+use crate::domain::{Document, iso_639_1};
+use crate::embed::{EmbedError, EmbedderHandle, FakeEmbedder, Priority};
+use crate::extract::{self, report::Report};
+
+/// Says what the configuration comes to. The configuration itself was checked when it was loaded.
+pub fn check_config(config: &Config) -> Result<String, DaemonError> {
+    let state = config.state_directory()?;
+    let library = Path::new(&config.library.path);
+    let shelf = match crate::library::detect(library) {
+        Ok(kind) => format!("{kind:?}").to_lowercase(),
+        // The mount may come later: the service waits for it.
+        Err(error) => format!("not available now: {error}"),
+    };
+    let store = match config.store.kind.as_str() {
+        "server" => format!("server {}", config.store.url),
+        kind => kind.to_owned(),
+    };
+    Ok(format!(
+        "configuration is valid\n  library   {} ({shelf})\n  state     {}\n  socket    {}\n  model     {} on {}\n  store     {store}, collection {}",
+        library.display(),
+        state.display(),
+        config.control_socket()?.display(),
+        config.embedding.model,
+        config.embedding.device,
+        config.store.collection,
+    ))
+}
+
+/// One JSON string a line in, one JSON vector a line out.
+pub fn embed_lines(config: &Config, input: impl BufRead, mut output: impl Write) -> Result<(), DaemonError> {
+    let state_dir = parts::prepare_state_dir(config)?;
+    let embedder = parts::load_embedder(config, &state_dir)?;
+    for (number, line) in input.lines().enumerate() {
+        let line = line.map_err(DaemonError::io("standard input"))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let text: String = serde_json::from_str(&line)
+            .map_err(|error| DaemonError::Failed(format!("line {}: not a JSON string: {error}", number + 1)))?;
+        let vector = embedder.embed(&[text], Priority::Interactive)?.swap_remove(0);
+        let line = serde_json::to_string(&vector).unwrap_or_default();
+        writeln!(output, "{line}").map_err(DaemonError::io("standard output"))?;
+    }
+    embedder.stop();
+    Ok(())
+}
+
+/// What `extract PATH --report` found in one file.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct CoverageReport {
+    pub words_linear: usize,
+    pub words_sections: usize,
+    pub words_children: usize,
+    pub sections: usize,
+    pub chapters: usize,
+    pub children: usize,
+    /// Words of the linear text in no section, and the children's words that no section has; 0 is the goal.
+    pub lost: usize,
+    /// Words in more sections, or more children, than the linear text has them.
+    pub doubled: usize,
+    pub notes: Vec<String>,
+}
+
+/// Extracts and chunks one file, without a model, and compares its words with an independent count.
+pub fn extract_report(config: &Config, path: &Path) -> Result<(Document, CoverageReport), DaemonError> {
+    let format = path.extension().map(|extension| extension.to_string_lossy().to_uppercase()).unwrap_or_default();
+    let settings = parts::ingest_settings(config, Path::new("").to_owned());
+    let failed = |error: extract::ExtractError| DaemonError::Failed(error.to_string());
+    let document = extract::extract(path, &format, &settings.limits).map_err(failed)?;
+    let report = Report::measure(path, &format, &document, &settings.limits).map_err(failed)?;
+    let embedder = EmbedderHandle::spawn(Box::new(FakeEmbedder::default()), 4096)?;
+    let tokenizer = embedder.tokenizer().clone();
+    let chapters = chunk_sections::<EmbedError>(
+        &document.sections,
+        &iso_639_1(document.language.as_deref()),
+        &settings.chunking,
+        tokenizer.as_ref(),
+        tokenizer.content_tokens(),
+        |sentences| embedder.embed(sentences, Priority::Bulk),
+    )?;
+    embedder.stop();
+    // Children are slices of the chapters: words are compared by their characters, for a script without spaces may be
+    // cut inside what whitespace calls a word.
+    let characters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
+    let in_sections: usize = document.sections.iter().map(|section| characters(&section.text)).sum();
+    let (mut in_children, mut words_children, mut children) = (0, 0, 0);
+    for chapter in &chapters {
+        for child in &chapter.children {
+            in_children += characters(chapter.child_text(child));
+            words_children += chapter.child_text(child).split_whitespace().count();
+            children += 1;
+        }
+    }
+    let report = CoverageReport {
+        words_linear: report.words_linear,
+        words_sections: report.words_sections,
+        words_children,
+        sections: document.sections.len(),
+        chapters: chapters.len(),
+        children,
+        lost: report.lost + usize::from(in_children < in_sections),
+        doubled: report.doubled + usize::from(in_children > in_sections),
+        notes: document.notes.clone(),
+    };
+    Ok((document, report))
+}
+
+/// Where the embedding would run, and why.
+pub fn device(config: &Config) -> Result<String, DaemonError> {
+    let threads = match config.embedding.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    match config.embedding.device.as_str() {
+        "cuda" => Err(DaemonError::Failed(
+            "this build has no CUDA support; set embedding.device to \"auto\" or \"cpu\"".into(),
+        )),
+        asked => {
+            Ok(format!("cpu f32, {threads} threads (embedding.device = \"{asked}\"; this build has no CUDA support)"))
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A deterministic embedder without a model, for unit tests and for running the whole daemon in tests
+//! (`embedding.model = "fake"`). Texts that share words get similar vectors. It is never chosen by itself.
+
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::encoder::l2_normalised;
+use super::{EmbedError, Embedder, ModelInfo, TextTokenizer, TokenIds};
+use crate::domain::TokenCounter;
+
+const DIMENSION: usize = 64;
+const MAX_TOKENS: usize = 258;
+
+/// See the file's head.
+pub struct FakeEmbedder {
+    info: ModelInfo,
+}
+
+impl Default for FakeEmbedder {
+    fn default() -> Self {
+        let info = ModelInfo {
+            id: "fake".into(),
+            name: "fake".into(),
+            dimension: DIMENSION,
+            max_tokens: MAX_TOKENS,
+            fingerprint: "fake-1".into(),
+            device: "none (fake embedder)".into(),
+        };
+        Self { info }
+    }
+}
+
+impl Embedder for FakeEmbedder {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn tokenizer(&self) -> Arc<dyn TextTokenizer> {
+        Arc::new(WordTokenizer)
+    }
+
+    fn embed(&mut self, texts: &[TokenIds]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        Ok(texts.iter().map(|text| bag_of_words(&text.0)).collect())
+    }
+}
+
+/// Each token votes for eight numbers of the vector; the sum is normalised.
+fn bag_of_words(ids: &[u32]) -> Vec<f32> {
+    let mut vector = vec![0f32; DIMENSION];
+    for &id in ids {
+        let mut bits = hash(id);
+        for _ in 0..8 {
+            vector[(bits & 63) as usize] += if bits & 64 == 0 { 1.0 } else { -1.0 };
+            bits >>= 7;
+        }
+    }
+    // Votes may cancel to zero, which no store takes.
+    vector[0] += 1e-3;
+    l2_normalised(vector)
+}
+
+/// Splits on whitespace; ids are hashes of the lower-cased words; two special tokens as in the real models.
+struct WordTokenizer;
+
+impl TextTokenizer for WordTokenizer {
+    fn encode(&self, text: &str) -> TokenIds {
+        let words = text.split_whitespace().map(|word| {
+            let letters: String = word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+            hash(letters) as u32 | 2
+        });
+        TokenIds(std::iter::once(0).chain(words).chain(std::iter::once(1)).collect())
+    }
+
+    fn max_tokens(&self) -> usize {
+        MAX_TOKENS
+    }
+
+    fn special_tokens(&self) -> usize {
+        2
+    }
+}
+
+impl TokenCounter for WordTokenizer {
+    fn token_ranges(&self, text: &str) -> Vec<Range<usize>> {
+        text.split_whitespace()
+            .map(|word| {
+                let start = word.as_ptr() as usize - text.as_ptr() as usize;
+                start..start + word.len()
+            })
+            .collect()
+    }
+}
+
+fn hash(value: impl Hash) -> u64 {
+    // DefaultHasher::new() has fixed keys: the same in every process of one build.
+    let mut hasher = std::hash::DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

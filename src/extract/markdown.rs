@@ -1,0 +1,48 @@
+//! Markdown: pulldown-cmark makes HTML of it, the rest goes the way of an HTML file. A metadata block at the top is not text.
+
+use std::path::Path;
+
+use pulldown_cmark::{Options, Parser};
+
+use super::{ExtractError, Limits, decode, html, sections, source};
+use crate::domain::Document;
+
+/// Reads a Markdown file; its first heading, where it is of the first level, is the title.
+pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
+    let bytes = source::read_text_file(path, limits)?;
+    let page = html::parse(&to_html(&decode::plain(&bytes)));
+    let heading = page.headings.first().filter(|heading| heading.level == 1);
+    let title = heading.map(|heading| super::text::one_line(&page.text[heading.range.clone()]));
+    let title = title.filter(|title| !title.is_empty());
+    Ok(Document { title, sections: sections::split(&[page], Vec::new()), ..Document::default() })
+}
+
+/// The text as HTML.
+pub fn to_html(text: &str) -> String {
+    let options = Options::ENABLE_TABLES
+        | Options::ENABLE_FOOTNOTES
+        | Options::ENABLE_STRIKETHROUGH
+        | Options::ENABLE_TASKLISTS
+        | Options::ENABLE_HEADING_ATTRIBUTES
+        | Options::ENABLE_YAML_STYLE_METADATA_BLOCKS;
+    let mut html = String::with_capacity(text.len() * 5 / 4);
+    pulldown_cmark::html::push_html(&mut html, Parser::new_ext(text, options));
+    html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headings_are_the_sections() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.md");
+        let text = "---\ntitle: no\n---\n# Book\n\nintro *em*ph & <br>x\n\n## Part\n\n| a | b |\n|---|---|\n| c | d |\n\n- one\n- two\n\n```\nco de\n  x\n```\n";
+        std::fs::write(&path, text).unwrap();
+        let document = read(&path, &Limits::default()).unwrap();
+        assert_eq!(document.title.as_deref(), Some("Book"));
+        let shape: Vec<_> = document.sections.iter().map(|s| (s.title.as_str(), s.text.as_str())).collect();
+        assert_eq!(shape, [("Book", "Book\n\nintro emph &\nx"), ("Part", "Part\n\na b\nc d\n\none\ntwo\n\nco de\nx")]);
+    }
+}

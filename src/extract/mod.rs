@@ -1,0 +1,169 @@
+//! A book's file as a [`Document`]: one file a format, one line in `FORMATS` each.
+//!
+//! Must never lose or double a word of the linear text, load a file of unbounded size, or trust a declared size.
+//! Not text, in every format: scripts, styles, templates, `noscript` and frames, image descriptions, and an EPUB's
+//! navigation page. Text that an e-reader shows only on request (`linear="no"`) is left out, with a note.
+
+mod decode;
+mod epub;
+mod html;
+mod markdown;
+mod markup;
+mod plain;
+pub mod report;
+mod sections;
+mod source;
+mod text;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::domain::Document;
+
+/// Changes when extraction would give other text for the same bytes.
+pub const EXTRACTOR_VERSION: u32 = 1;
+
+type Reader = fn(&Path, &Limits) -> Result<Document, ExtractError>;
+
+/// Calibre's name of a format and what reads it.
+const FORMATS: &[(&str, Reader)] = &[
+    ("EPUB", epub::read),
+    ("KEPUB", epub::read),
+    ("TXT", plain::read),
+    ("TEXT", plain::read),
+    ("MD", markdown::read),
+    ("MARKDOWN", markdown::read),
+    ("HTML", html::read),
+    ("XHTML", html::read),
+    ("HTM", html::read),
+];
+
+static NAMES: [&str; FORMATS.len()] = {
+    let mut names = [""; FORMATS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = FORMATS[at].0;
+        at += 1;
+    }
+    names
+};
+
+/// How much one book may cost. All in bytes, all checked while reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Of text: of a text file as it is on disk, of any book as extracted.
+    pub max_text_bytes: u64,
+    /// Of one entry of an archive, decompressed.
+    pub max_entry_bytes: u64,
+    /// Of all entries read from one archive, decompressed.
+    pub max_total_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_text_bytes: 64 << 20, max_entry_bytes: 64 << 20, max_total_bytes: 512 << 20 }
+    }
+}
+
+/// Why a file gave no text. Written for the person who reads the log.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    #[error("{} is damaged: {reason}; replace it with a good copy", path.display())]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("{} is encrypted ({scheme}); only a copy without DRM can be read", path.display())]
+    Encrypted { path: PathBuf, scheme: String },
+    #[error("{} holds no text (only images, or nothing at all)", path.display())]
+    NoText { path: PathBuf },
+    #[error("{}: the format {format} cannot be read; readable are {}", path.display(), NAMES.join(", "))]
+    UnknownFormat { path: PathBuf, format: String },
+    #[error("{} is too large: {what} exceeds the limit of {limit} bytes", path.display())]
+    TooLarge { path: PathBuf, what: String, limit: u64 },
+    #[error("{} cannot be read: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl ExtractError {
+    /// True where only another file helps; false where the disk or the mount is at fault and waiting may help.
+    pub fn is_book_fault(&self) -> bool {
+        !matches!(self, ExtractError::Io { .. })
+    }
+
+    pub(crate) fn corrupt(path: &Path, reason: impl ToString) -> Self {
+        ExtractError::Corrupt { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    /// Tells the disk's errors (the system's, with a number) from a decoder's complaints about the bytes.
+    pub(crate) fn from_io(path: &Path, source: io::Error) -> Self {
+        if source.raw_os_error().is_some() {
+            ExtractError::Io { path: path.to_owned(), source }
+        } else {
+            Self::corrupt(path, source)
+        }
+    }
+}
+
+/// The formats [`extract`] reads, in upper case.
+pub fn supported_formats() -> &'static [&'static str] {
+    &NAMES
+}
+
+/// Reads the text of the book at `path`. `format` is Calibre's name for it, in upper case (`EPUB`).
+///
+/// # Errors
+/// See [`ExtractError`]: all but `Io` mean that this file will never do.
+pub fn extract(path: &Path, format: &str, limits: &Limits) -> Result<Document, ExtractError> {
+    let Some((_, read)) = FORMATS.iter().find(|(name, _)| name.eq_ignore_ascii_case(format)) else {
+        return Err(ExtractError::UnknownFormat { path: path.to_owned(), format: format.to_owned() });
+    };
+    let document = read(path, limits)?;
+    if document.sections.is_empty() {
+        return Err(ExtractError::NoText { path: path.to_owned() });
+    }
+    check_text_size(path, limits, document.sections.iter().map(|section| section.text.len() as u64).sum())?;
+    Ok(document)
+}
+
+fn check_text_size(path: &Path, limits: &Limits, bytes: u64) -> Result<(), ExtractError> {
+    if bytes <= limits.max_text_bytes {
+        return Ok(());
+    }
+    Err(ExtractError::TooLarge { path: path.to_owned(), what: "its text".to_owned(), limit: limits.max_text_bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_format_is_named() {
+        let error = extract(Path::new("/b/x.cbz"), "CBZ", &Limits::default()).unwrap_err();
+        assert!(error.is_book_fault());
+        assert_eq!(
+            error.to_string(),
+            "/b/x.cbz: the format CBZ cannot be read; readable are EPUB, KEPUB, TXT, TEXT, MD, MARKDOWN, HTML, XHTML, HTM"
+        );
+    }
+
+    #[test]
+    fn an_absent_or_empty_file_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = dir.path().join("e");
+        std::fs::write(&empty, b"").unwrap();
+        for format in supported_formats() {
+            let error = extract(&dir.path().join("none"), format, &Limits::default()).unwrap_err();
+            assert!(matches!(error, ExtractError::Io { .. }) && !error.is_book_fault(), "{format}: {error}");
+            let error = extract(&empty, format, &Limits::default()).unwrap_err();
+            assert!(error.to_string().contains("the file is empty"), "{format}: {error}");
+        }
+    }
+
+    #[test]
+    fn blank_files_hold_no_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let blank = dir.path().join("b");
+        std::fs::write(&blank, b" \n<!-- -->\n").unwrap();
+        assert!(matches!(extract(&blank, "HTML", &Limits::default()), Err(ExtractError::NoText { .. })));
+        std::fs::write(&blank, b" \n\n").unwrap();
+        assert!(matches!(extract(&blank, "TXT", &Limits::default()), Err(ExtractError::NoText { .. })));
+    }
+}

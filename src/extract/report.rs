@@ -1,0 +1,317 @@
+//! Coverage, measured: the words of a book's linear text by a second, independent count, against those of its sections.
+//! Must never share code with what it checks beyond opening the archive: the spine is read by the crate `epub`, the
+//! pages by html5ever's tree.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use scraper::{Html, Node};
+use unicode_normalization::UnicodeNormalization;
+
+use super::{ExtractError, Limits, decode, epub, markdown, source};
+use crate::domain::Document;
+
+/// How many missing or doubled words are named.
+const EXAMPLES: usize = 20;
+
+/// What became of a book's words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Words of the linear text, counted independently.
+    pub words_linear: usize,
+    /// Words of the sections.
+    pub words_sections: usize,
+    /// Words of the linear text that the sections lack.
+    pub lost: usize,
+    /// Words of the sections beyond those of the linear text.
+    pub doubled: usize,
+    /// Some of the lost.
+    pub missing_examples: Vec<String>,
+    /// Some of the doubled.
+    pub doubled_examples: Vec<String>,
+}
+
+impl Report {
+    /// Compares `document` with an independent count of the file it came from.
+    pub fn measure(path: &Path, format: &str, document: &Document, limits: &Limits) -> Result<Self, ExtractError> {
+        let linear = WordCounts::of_linear_text(path, format, limits)?;
+        let mut sections = WordCounts::default();
+        for section in &document.sections {
+            sections.add(&section.text);
+        }
+        Ok(linear.compare(&sections))
+    }
+}
+
+/// How often each word occurs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WordCounts(pub HashMap<String, usize>);
+
+impl WordCounts {
+    /// Counts the words of a text, in Unicode NFC.
+    pub fn add(&mut self, text: &str) {
+        let kept: String = text.chars().filter(|c| !skipped(*c)).nfc().collect();
+        for word in kept.split_whitespace() {
+            *self.0.entry(word.to_owned()).or_default() += 1;
+        }
+    }
+
+    pub fn total(&self) -> usize {
+        self.0.values().sum()
+    }
+
+    /// What `other` lost and doubled of the words counted here.
+    pub fn compare(&self, other: &WordCounts) -> Report {
+        let mut report = Report { words_linear: self.total(), words_sections: other.total(), ..Report::default() };
+        let words: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        for word in words {
+            let count = |counts: &WordCounts| counts.0.get(word).copied().unwrap_or(0);
+            let (wanted, got) = (count(self), count(other));
+            if got < wanted {
+                report.lost += wanted - got;
+                if report.missing_examples.len() < EXAMPLES {
+                    report.missing_examples.push(word.clone());
+                }
+            }
+            if got > wanted {
+                report.doubled += got - wanted;
+                if report.doubled_examples.len() < EXAMPLES {
+                    report.doubled_examples.push(word.clone());
+                }
+            }
+        }
+        report
+    }
+
+    /// The words of a file's linear text.
+    pub fn of_linear_text(path: &Path, format: &str, limits: &Limits) -> Result<Self, ExtractError> {
+        let mut counts = Self::default();
+        match format.to_ascii_uppercase().as_str() {
+            "EPUB" | "KEPUB" => {
+                epub::visit_spine(path, limits, &mut |page| counts.add_html(&decode::markup(page)))?;
+            }
+            "HTML" | "XHTML" | "HTM" => {
+                counts.add_html(&decode::markup(&source::read_text_file(path, limits)?));
+            }
+            "MD" | "MARKDOWN" => {
+                counts.add_html(&markdown::to_html(&decode::plain(&source::read_text_file(path, limits)?)));
+            }
+            "TXT" | "TEXT" => counts.add(&decode::plain(&source::read_text_file(path, limits)?)),
+            _ => {
+                return Err(ExtractError::UnknownFormat { path: path.to_owned(), format: format.to_owned() });
+            }
+        }
+        Ok(counts)
+    }
+
+    fn add_html(&mut self, html: &str) {
+        self.add(&visible_text(&Html::parse_document(&open_self_closed(html))));
+    }
+}
+
+/// The text nodes of a page, with a space wherever an element stands that is not part of a line.
+fn visible_text(page: &Html) -> String {
+    let mut text = String::new();
+    let mut hidden = 0usize;
+    let mut readings: Vec<String> = Vec::new();
+    let mut brackets = 0usize;
+    let mut in_reading = 0usize;
+    // A walk without recursion, and without a stack: every node knows its parent and its next sibling.
+    let mut at = Some((page.tree.root(), true));
+    while let Some((node, opens)) = at {
+        at = match (opens, node.first_child(), node.next_sibling()) {
+            (true, Some(child), _) => Some((child, true)),
+            (true, None, _) => Some((node, false)),
+            (false, _, Some(sibling)) => Some((sibling, true)),
+            (false, _, None) => node.parent().map(|parent| (parent, false)),
+        };
+        match node.value() {
+            Node::Element(element) => {
+                let name = element.name().rsplit(':').next().unwrap_or_default();
+                let step = |count: usize| if opens { count + 1 } else { count.saturating_sub(1) };
+                if NOT_TEXT.contains(&name) {
+                    hidden = step(hidden);
+                } else if BREAKS.contains(&name) && hidden == 0 {
+                    text.push(' ');
+                }
+                match name {
+                    "rp" => brackets = step(brackets),
+                    "rt" | "rtc" => in_reading = step(in_reading),
+                    "ruby" if opens => readings.push(String::new()),
+                    "ruby" => {
+                        let reading = readings.pop().unwrap_or_default();
+                        if !reading.trim().is_empty() {
+                            text.push_str(&format!("({})", reading.trim()));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Node::Text(part) if opens && hidden == 0 && brackets == 0 => match readings.last_mut() {
+                Some(reading) if in_reading > 0 => reading.push_str(part),
+                _ => text.push_str(part),
+            },
+            _ => {}
+        }
+    }
+    text
+}
+
+const NOT_TEXT: &[&str] = &[
+    "head",
+    "title",
+    "script",
+    "style",
+    "template",
+    "noscript",
+    "iframe",
+    "noembed",
+    "noframes",
+    "annotation",
+    "annotation-xml",
+];
+
+/// Elements that part words.
+const BREAKS: &[&str] = &[
+    "address",
+    "article",
+    "aside",
+    "audio",
+    "blockquote",
+    "body",
+    "br",
+    "button",
+    "caption",
+    "center",
+    "dd",
+    "details",
+    "dialog",
+    "dir",
+    "div",
+    "dl",
+    "dt",
+    "fieldset",
+    "figcaption",
+    "figure",
+    "footer",
+    "form",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "header",
+    "hgroup",
+    "hr",
+    "html",
+    "legend",
+    "li",
+    "listing",
+    "main",
+    "math",
+    "menu",
+    "nav",
+    "object",
+    "ol",
+    "optgroup",
+    "option",
+    "p",
+    "plaintext",
+    "pre",
+    "search",
+    "section",
+    "select",
+    "summary",
+    "svg",
+    "table",
+    "tbody",
+    "td",
+    "textarea",
+    "tfoot",
+    "th",
+    "thead",
+    "tr",
+    "ul",
+    "video",
+    "xmp",
+    "bodymatter",
+    "frontmatter",
+    "rearmatter",
+    "level",
+    "level1",
+    "level2",
+    "level3",
+    "level4",
+    "level5",
+    "level6",
+    "doctitle",
+    "docauthor",
+    "line",
+    "lic",
+    "list",
+];
+
+fn skipped(c: char) -> bool {
+    let zero_width = ['\u{ad}', '\u{feff}', '\u{2060}'].contains(&c);
+    zero_width || (c.is_control() && !c.is_whitespace())
+}
+
+/// XHTML may close at once what HTML reads to an end tag: `<title/>` would swallow the page.
+fn open_self_closed(html: &str) -> String {
+    let mut out = String::with_capacity(html.len());
+    let mut rest = html;
+    while let Some(at) = rest.find('<') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let name: &str = &rest[1..];
+        let name = &name[..name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len())];
+        let swallows =
+            ["title", "script", "style", "textarea", "iframe", "noscript", "xmp", "template", "noframes", "noembed"];
+        let end = rest.find('>').map_or(rest.len(), |end| end + 1);
+        let tag = &rest[..end];
+        if tag.ends_with("/>") && swallows.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            out.push_str(&tag[..tag.len() - 2]);
+            out.push_str("></");
+            out.push_str(name);
+            out.push('>');
+            rest = &rest[end..];
+        } else {
+            out.push('<');
+            rest = &rest[1..];
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(html: &str) -> WordCounts {
+        let mut counts = WordCounts::default();
+        counts.add_html(html);
+        counts
+    }
+
+    fn expected(text: &str) -> WordCounts {
+        let mut counts = WordCounts::default();
+        counts.add(text);
+        counts
+    }
+
+    #[test]
+    fn text_nodes_are_counted() {
+        let html = "<html><head><title/><script/></head><body><p><b>w</b>ord<br/>a<ruby>b<rt>c</rt></ruby></p>d<table><tr><td>e</td></tr></table></body></html>";
+        assert_eq!(words(html), expected("word ab(c) d e"));
+    }
+
+    #[test]
+    fn losses_and_doubles_are_named() {
+        let report = expected("a a b c").compare(&expected("a b b d"));
+        assert_eq!((report.words_linear, report.words_sections, report.lost, report.doubled), (4, 4, 2, 2));
+        assert_eq!(report.missing_examples, ["a", "c"]);
+        assert_eq!(report.doubled_examples, ["b", "d"]);
+    }
+}

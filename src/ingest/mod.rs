@@ -1,0 +1,429 @@
+//! One job as a straight line through the stages. The only module that knows their order.
+//!
+//! Invariant (rule 4 of the design): new points are written, made durable and counted before the state says so; points
+//! of older generations go after that; the job is done last. Every crash point in between heals by running the job
+//! again, because ids are deterministic.
+
+mod fetch;
+mod plan;
+mod progress;
+mod reconcile;
+mod worker;
+
+pub use plan::{Parents, generation};
+pub use progress::{CurrentJob, Progress, Stage};
+pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, ShelfState};
+pub use worker::{WorkerSettings, Workers};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use plan::Need;
+use uuid::Uuid;
+
+use crate::chunk::{ChunkSettings, chunk_sections};
+use crate::domain::{Book, CataloguePayload, ChapterChunks, Document, Failure, FileMetadata, Point, iso_639_1};
+use crate::embed::{EmbedError, EmbedderHandle, Priority};
+use crate::extract::{self, ExtractError};
+use crate::queue::{ClaimedJob, IndexedState, JobKind, JobReport, Outcome, QueueError, QueueHandle, QueueStopped};
+use crate::store::{CollectionSpec, Filter, StoreError, VectorStore};
+
+/// Points of one write.
+const POINTS_PER_WRITE: usize = 256;
+/// Texts handed to the embedder at once: enough for full batches, few enough to show progress and to stop soon.
+const TEXTS_PER_REQUEST: usize = 64;
+
+/// How books are ingested.
+#[derive(Debug, Clone)]
+pub struct IngestSettings {
+    pub chunking: ChunkSettings,
+    pub parents: Parents,
+    pub limits: extract::Limits,
+    /// Larger files are parked.
+    pub max_file_bytes: u64,
+    /// Local directory for the copies that are parsed.
+    pub scratch_dir: PathBuf,
+}
+
+/// Does jobs. Shared by all workers.
+pub struct Ingestor {
+    pub queue: QueueHandle,
+    pub embedder: EmbedderHandle,
+    pub store: Arc<dyn VectorStore>,
+    /// What the store's collection must be; made or checked before each write, for it may come late or go.
+    pub collection: CollectionSpec,
+    pub settings: IngestSettings,
+    pub progress: Arc<Progress>,
+    /// Set at shutdown: the job in hand is given back at its next step.
+    pub stopping: Arc<AtomicBool>,
+}
+
+/// Why a job was not done.
+#[derive(Debug)]
+pub enum JobError {
+    Failed(Failure),
+    /// The process is stopping: the job goes back as it was.
+    Interrupted,
+}
+
+impl From<Failure> for JobError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(match error {
+            StoreError::BadVector { .. } => Failure::book(error),
+            _ => Failure::dependency(error),
+        })
+    }
+}
+
+impl From<EmbedError> for JobError {
+    fn from(error: EmbedError) -> Self {
+        match error {
+            EmbedError::Stopped => Self::Interrupted,
+            EmbedError::TooLong { .. } => Self::Failed(Failure::book(error)),
+            EmbedError::Load(_) | EmbedError::Compute(_) => Self::Failed(Failure::transient(error)),
+        }
+    }
+}
+
+impl From<ExtractError> for JobError {
+    fn from(error: ExtractError) -> Self {
+        Self::Failed(if error.is_book_fault() { Failure::book(error) } else { Failure::transient(error) })
+    }
+}
+
+impl From<QueueStopped> for JobError {
+    fn from(_: QueueStopped) -> Self {
+        Self::Interrupted
+    }
+}
+
+impl From<QueueError> for JobError {
+    fn from(error: QueueError) -> Self {
+        Self::Failed(Failure { kind: error.kind(), reason: error.to_string() })
+    }
+}
+
+/// What a finished job did, for the log line.
+#[derive(Debug, Clone)]
+pub struct JobSummary {
+    pub report: JobReport,
+    pub indexed: Option<IndexedState>,
+}
+
+/// A book whose children have their vectors.
+pub struct BookVectors<'a> {
+    pub book: &'a Book,
+    pub file: &'a FileMetadata,
+    pub chapters: &'a [ChapterChunks],
+    /// One for each child, in order.
+    pub child_vectors: Vec<Vec<f32>>,
+    pub embedder: &'a EmbedderHandle,
+    pub settings: &'a IngestSettings,
+    pub content_hash: &'a str,
+    pub generation: &'a str,
+}
+
+/// A book's points, parents included; embeds where parents are to have a pass of their own.
+pub fn book_points(from: &BookVectors) -> Result<Vec<Point>, EmbedError> {
+    let tokenizer = from.embedder.tokenizer();
+    let parents = plan::parents(from.chapters, from.settings.parents, tokenizer.as_ref(), tokenizer.content_tokens());
+    let parent_vectors = match from.settings.parents {
+        Parents::Embed => {
+            let texts: Vec<&str> = parents.iter().map(|parent| parent.text.as_str()).collect();
+            from.embedder.embed(&texts, Priority::Bulk)?
+        }
+        Parents::Mean => plan::mean_vectors(from.chapters, &from.child_vectors),
+        Parents::None => Vec::new(),
+    };
+    Ok(plan::points(&plan::PointInputs {
+        book: from.book,
+        file: from.file,
+        chapters: from.chapters,
+        child_vectors: &from.child_vectors,
+        parents,
+        parent_vectors,
+        model: from.embedder.info(),
+        strategy: from.settings.chunking.strategy(),
+        content_hash: from.content_hash,
+        generation: from.generation,
+        // Local time without a zone: what the contract's readers expect.
+        ingested_at: &chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%.6f").to_string(),
+    }))
+}
+
+/// Seconds by stage of one job.
+#[derive(Default)]
+struct Timings(BTreeMap<String, f64>);
+
+impl Timings {
+    fn measure<T>(&mut self, stage: &str, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = work();
+        *self.0.entry(stage.to_owned()).or_default() += started.elapsed().as_secs_f64();
+        result
+    }
+}
+
+impl Ingestor {
+    /// Runs one claimed job to its end, up to and including the state's `done`.
+    pub fn run(&self, job: &ClaimedJob) -> Result<JobSummary, JobError> {
+        let mut timings = Timings::default();
+        let (outcome, indexed) = match job.kind {
+            JobKind::Remove => (self.remove(job, &mut timings)?, None),
+            JobKind::Ingest => {
+                let (outcome, indexed) = self.ingest(job, &mut timings)?;
+                (outcome, Some(indexed))
+            }
+        };
+        let report = JobReport { outcome, timings: timings.0, device: self.embedder.info().device.clone() };
+        let (id, done) = (job.id, report.clone());
+        self.queue.call(move |queue| queue.complete(id, &done, crate::clock::now_us()))??;
+        Ok(JobSummary { report, indexed })
+    }
+
+    fn ingest(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<(Outcome, IndexedState), JobError> {
+        // Before the hours of embedding, not after: a store that is down or another model's gives the job back.
+        self.store.ensure_collection(&self.collection)?;
+        match plan::need(job) {
+            Need::Read => self.read_and_embed(job, job.force, timings),
+            Need::Keep(indexed) => self.keep(job, indexed, timings),
+        }
+    }
+
+    /// Reads the file; embeds it only if its text is not what the store holds already (or `force`).
+    fn read_and_embed(
+        &self,
+        job: &ClaimedJob,
+        force: bool,
+        timings: &mut Timings,
+    ) -> Result<(Outcome, IndexedState), JobError> {
+        self.step(job, Stage::Copy)?;
+        let copy = timings.measure("copy", || {
+            fetch::copy_to_scratch(&job.book.file, &self.settings.scratch_dir, self.settings.max_file_bytes)
+        })?;
+        if let Some(indexed) = plan::same_bytes(job, &copy.content_hash).filter(|_| !force) {
+            return self.keep(job, indexed, timings);
+        }
+        self.step(job, Stage::Extract)?;
+        let document = timings
+            .measure("extract", || extract::extract(copy.path(), &job.book.file.format, &self.settings.limits))?;
+        drop(copy.file);
+        let text_hash = document.text_hash();
+        if let Some(indexed) = plan::same_text(job, &text_hash, &copy.content_hash).filter(|_| !force) {
+            return self.keep(job, indexed, timings);
+        }
+        self.embed_and_write(job, &document, copy.content_hash, text_hash, timings)
+    }
+
+    /// The store's points stay; payloads are rewritten where the catalogue's data changed. Where the store does not
+    /// hold what the state says, the book is read and embedded again.
+    fn keep(
+        &self,
+        job: &ClaimedJob,
+        mut indexed: IndexedState,
+        timings: &mut Timings,
+    ) -> Result<(Outcome, IndexedState), JobError> {
+        self.step(job, Stage::Store)?;
+        let metadata_hash = job.book.metadata.hash();
+        let outcome = timings.measure("store", || -> Result<Option<Outcome>, JobError> {
+            let Some(ids) = self.settle(job, &indexed)? else { return Ok(None) };
+            if indexed.metadata_hash == metadata_hash {
+                return Ok(Some(Outcome::Unchanged));
+            }
+            self.store.set_catalogue(&ids, &CataloguePayload::new(&job.book, &indexed.file_metadata))?;
+            self.store.checkpoint()?;
+            Ok(Some(Outcome::PayloadOnly))
+        })?;
+        match outcome {
+            Some(outcome) => {
+                indexed.metadata_hash = metadata_hash;
+                self.record(job, &indexed)?;
+                Ok((outcome, indexed))
+            }
+            None => self.read_and_embed(job, true, timings),
+        }
+    }
+
+    /// Deletes what a crash left of other generations. The ids of the book's points; None where some are missing.
+    fn settle(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<Option<Vec<Uuid>>, JobError> {
+        let held = self.store.points_of_book(job.book.uuid)?;
+        let (current, stale): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|point| point.generation == indexed.generation);
+        if current.len() != indexed.points {
+            tracing::warn!(
+                BOOK_ID = job.book.source.id(),
+                BOOK_TITLE = job.book.metadata.title,
+                "the store holds {} of the book's {} points; it is embedded again",
+                current.len(),
+                indexed.points
+            );
+            return Ok(None);
+        }
+        if !stale.is_empty() {
+            self.store.delete(&stale.into_iter().map(|point| point.id).collect::<Vec<_>>())?;
+            self.store.checkpoint()?;
+        }
+        Ok(Some(current.into_iter().map(|point| point.id).collect()))
+    }
+
+    fn embed_and_write(
+        &self,
+        job: &ClaimedJob,
+        document: &Document,
+        content_hash: String,
+        text_hash: String,
+        timings: &mut Timings,
+    ) -> Result<(Outcome, IndexedState), JobError> {
+        let file = document.file_metadata();
+        let chapters = self.chunk(job, document, &file, timings)?;
+        let children: Vec<&str> = chapters
+            .iter()
+            .flat_map(|chapter| chapter.children.iter().map(|child| chapter.child_text(child)))
+            .collect();
+        let vectors = self.embed(job, &children, timings)?;
+        let chunker_fingerprint = self.chunker_fingerprint();
+        let model = self.embedder.info();
+        let generation = plan::generation(&content_hash, &chunker_fingerprint, &model.fingerprint);
+        let points = timings.measure("embed", || {
+            book_points(&BookVectors {
+                book: &job.book,
+                file: &file,
+                chapters: &chapters,
+                child_vectors: vectors,
+                embedder: &self.embedder,
+                settings: &self.settings,
+                content_hash: &content_hash,
+                generation: &generation,
+            })
+        })?;
+        let indexed = IndexedState {
+            content_hash,
+            text_hash,
+            metadata_hash: job.book.metadata.hash(),
+            file_signature: job.book.file.signature(),
+            file_metadata: file,
+            generation,
+            chunker_fingerprint,
+            model_fingerprint: model.fingerprint.clone(),
+            sections: chapters.len(),
+            chunks: chapters.iter().map(|chapter| chapter.children.len()).sum(),
+            points: points.len(),
+            tokens: chapters.iter().flat_map(|chapter| &chapter.children).map(|child| child.tokens).sum(),
+            words: document.words(),
+        };
+        self.step(job, Stage::Store)?;
+        timings.measure("store", || self.write(job, &points, &indexed))?;
+        Ok((Outcome::Embedded, indexed))
+    }
+
+    fn chunk(
+        &self,
+        job: &ClaimedJob,
+        document: &Document,
+        file: &FileMetadata,
+        timings: &mut Timings,
+    ) -> Result<Vec<ChapterChunks>, JobError> {
+        self.step(job, Stage::Chunk)?;
+        let language = iso_639_1(job.book.metadata.language.as_deref().or(file.language.as_deref()));
+        let tokenizer = self.embedder.tokenizer();
+        timings.measure("borders", || {
+            chunk_sections(
+                &document.sections,
+                &language,
+                &self.settings.chunking,
+                tokenizer.as_ref(),
+                tokenizer.content_tokens(),
+                |sentences| {
+                    self.interrupted()?;
+                    self.embedder.embed(sentences, Priority::Bulk).map_err(JobError::from)
+                },
+            )
+        })
+    }
+
+    fn embed(&self, job: &ClaimedJob, texts: &[&str], timings: &mut Timings) -> Result<Vec<Vec<f32>>, JobError> {
+        self.step(job, Stage::Embed)?;
+        // Longest first over the whole book, so that requests hold texts of like lengths and batches fill.
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&index| std::cmp::Reverse(texts[index].len()));
+        let mut vectors = vec![Vec::new(); texts.len()];
+        let mut done = 0;
+        timings.measure("embed", || {
+            for group in order.chunks(TEXTS_PER_REQUEST) {
+                self.interrupted()?;
+                let part: Vec<&str> = group.iter().map(|&index| texts[index]).collect();
+                for (&index, vector) in group.iter().zip(self.embedder.embed(&part, Priority::Bulk)?) {
+                    vectors[index] = vector;
+                }
+                done += group.len();
+                self.progress.advance(job.id, done, texts.len());
+            }
+            Ok(vectors)
+        })
+    }
+
+    /// Rule 4, step by step.
+    fn write(&self, job: &ClaimedJob, points: &[Point], indexed: &IndexedState) -> Result<(), JobError> {
+        for batch in points.chunks(POINTS_PER_WRITE) {
+            self.store.upsert(batch)?;
+        }
+        self.store.checkpoint()?;
+        self.record(job, indexed)?;
+        let stale = plan::stale(&self.store.points_of_book(job.book.uuid)?, points);
+        if !stale.is_empty() {
+            self.store.delete(&stale)?;
+            self.store.checkpoint()?;
+        }
+        self.expect_points(job, points.len())
+    }
+
+    fn remove(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<Outcome, JobError> {
+        self.step(job, Stage::Store)?;
+        timings.measure("store", || {
+            self.store.ensure_collection(&self.collection)?;
+            let ids: Vec<_> = self.store.points_of_book(job.book.uuid)?.into_iter().map(|point| point.id).collect();
+            self.store.delete(&ids)?;
+            self.store.checkpoint()?;
+            self.expect_points(job, 0)
+        })?;
+        Ok(Outcome::Removed)
+    }
+
+    fn record(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<(), JobError> {
+        let (id, indexed) = (job.id, indexed.clone());
+        Ok(self.queue.call(move |queue| queue.record_written(id, &indexed, crate::clock::now_us()))??)
+    }
+
+    fn expect_points(&self, job: &ClaimedJob, expected: usize) -> Result<(), JobError> {
+        let held = self.store.count(&Filter::field("book_uuid", job.book.uuid.to_string()))?;
+        if held == expected {
+            return Ok(());
+        }
+        Err(Failure::transient(format!("the store holds {held} points of the book instead of {expected}")).into())
+    }
+
+    /// Shows the stage, and gives the job back where the process is stopping.
+    fn step(&self, job: &ClaimedJob, stage: Stage) -> Result<(), JobError> {
+        self.interrupted()?;
+        self.progress.enter(job.id, stage);
+        Ok(())
+    }
+
+    fn interrupted(&self) -> Result<(), JobError> {
+        if self.stopping.load(Ordering::Relaxed) { Err(JobError::Interrupted) } else { Ok(()) }
+    }
+
+    /// Of the chunker as configured and of how parents get their vectors.
+    pub fn chunker_fingerprint(&self) -> String {
+        format!("{}:{:?}", self.settings.chunking.fingerprint(), self.settings.parents)
+    }
+}

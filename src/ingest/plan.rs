@@ -1,0 +1,244 @@
+//! The decisions of a job, pure: what it has to do, which points a book becomes, which points are stale.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::domain::{
+    Book, BookPoints, CataloguePayload, ChapterChunks, ChunkLevel, FileMetadata, Payload, Point, TokenCounter,
+    UUID_NAMESPACE,
+};
+use crate::embed::ModelInfo;
+use crate::queue::{ClaimedJob, IndexedState};
+
+/// The contract's `ingest_version`.
+const INGEST_VERSION: &str = "2.0";
+
+/// Where a chapter's vector comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parents {
+    /// The normalised mean of its children's vectors: costs no pass of its own.
+    Mean,
+    /// A pass over the chapter's text, cut at the model's limit.
+    Embed,
+    /// No parent points.
+    None,
+}
+
+/// What a job has to do, as far as the state alone can tell.
+#[derive(Debug, PartialEq)]
+pub enum Need {
+    /// The file is the one that was read: only payloads may be behind.
+    Keep(IndexedState),
+    /// The file has to be read: its content decides.
+    Read,
+}
+
+/// Decides from the claimed job alone. A book that other settings chunked or another model embedded stays as it is
+/// until its content changes or someone asks: nothing is embedded again by surprise.
+pub fn need(job: &ClaimedJob) -> Need {
+    match &job.indexed {
+        Some(indexed) if !job.force && indexed.file_signature == job.book.file.signature() => {
+            Need::Keep(indexed.clone())
+        }
+        _ => Need::Read,
+    }
+}
+
+/// The state to keep where the file's bytes are what the store holds already (a touched file, another `data.id`).
+pub fn same_bytes(job: &ClaimedJob, content_hash: &str) -> Option<IndexedState> {
+    let indexed = job.indexed.as_ref().filter(|indexed| indexed.content_hash == content_hash)?;
+    Some(IndexedState { file_signature: job.book.file.signature(), ..indexed.clone() })
+}
+
+/// The state to keep where the bytes changed but the text did not (Calibre's "embed metadata", another format of the
+/// same text).
+pub fn same_text(job: &ClaimedJob, text_hash: &str, content_hash: &str) -> Option<IndexedState> {
+    let indexed = job.indexed.as_ref().filter(|indexed| indexed.text_hash == text_hash)?;
+    Some(IndexedState {
+        content_hash: content_hash.to_owned(),
+        file_signature: job.book.file.signature(),
+        ..indexed.clone()
+    })
+}
+
+/// Names the points that one content, chunker and model give.
+pub fn generation(content_hash: &str, chunker_fingerprint: &str, model_fingerprint: &str) -> String {
+    let name = format!("generation\n{content_hash}\n{chunker_fingerprint}\n{model_fingerprint}");
+    Uuid::new_v5(&UUID_NAMESPACE, name.as_bytes()).simple().to_string()[..16].to_owned()
+}
+
+/// The same book, generation, level and index always give the same id.
+fn point_id(book: Uuid, generation: &str, level: ChunkLevel, section: usize, index: usize) -> Uuid {
+    let name = format!("{book}\n{generation}\n{}\n{section}\n{index}", level.as_str());
+    Uuid::new_v5(&UUID_NAMESPACE, name.as_bytes())
+}
+
+/// A chapter as its parent point carries it.
+#[derive(Debug, PartialEq)]
+pub struct ParentText {
+    /// The chapter, cut at the model's limit on a word border.
+    pub text: String,
+    pub tokens: usize,
+    /// Whether `text` is the whole chapter.
+    pub whole: bool,
+}
+
+/// The parents' texts; empty where there are to be no parents.
+pub fn parents(
+    chapters: &[ChapterChunks],
+    kind: Parents,
+    counter: &dyn TokenCounter,
+    content_tokens: usize,
+) -> Vec<ParentText> {
+    if kind == Parents::None {
+        return Vec::new();
+    }
+    chapters
+        .iter()
+        .map(|chapter| {
+            let tokens: usize = chapter.children.iter().map(|child| child.tokens).sum();
+            if tokens <= content_tokens {
+                return ParentText { text: chapter.text.clone(), tokens, whole: true };
+            }
+            let ranges = counter.token_ranges(&chapter.text);
+            // Two less, because a cut may tokenise to one more.
+            let keep = content_tokens.saturating_sub(2).min(ranges.len());
+            let end = keep.checked_sub(1).map_or(0, |last| ranges[last].end);
+            let head = chapter.text.get(..end).unwrap_or(&chapter.text);
+            let on_word_border = chapter.text[head.len()..].starts_with(char::is_whitespace);
+            let cut = match head.rfind(char::is_whitespace) {
+                Some(at) if !on_word_border => &head[..at],
+                _ => head,
+            };
+            let text = cut.trim_end().to_owned();
+            let tokens = ranges.partition_point(|range| range.end <= text.len());
+            ParentText { text, tokens, whole: false }
+        })
+        .collect()
+}
+
+/// Each chapter's normalised mean of its children's vectors, every child counting the same.
+pub fn mean_vectors(chapters: &[ChapterChunks], child_vectors: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let mut rest = child_vectors;
+    chapters
+        .iter()
+        .map(|chapter| {
+            let (own, others) = rest.split_at(chapter.children.len());
+            rest = others;
+            let mut sum = vec![0f64; own.first().map_or(0, Vec::len)];
+            for vector in own {
+                sum.iter_mut().zip(vector).for_each(|(sum, value)| *sum += f64::from(*value));
+            }
+            let norm = sum.iter().map(|value| value * value).sum::<f64>().sqrt();
+            // Opposite vectors may cancel; then the first child stands for all.
+            if norm < 1e-6 {
+                return own.first().cloned().unwrap_or_default();
+            }
+            sum.iter().map(|value| (value / norm) as f32).collect()
+        })
+        .collect()
+}
+
+/// Everything a book's points are made from.
+pub struct PointInputs<'a> {
+    pub book: &'a Book,
+    pub file: &'a FileMetadata,
+    pub chapters: &'a [ChapterChunks],
+    /// One for each child, in order.
+    pub child_vectors: &'a [Vec<f32>],
+    /// One for each chapter, or none at all; with as many `parent_vectors`.
+    pub parents: Vec<ParentText>,
+    pub parent_vectors: Vec<Vec<f32>>,
+    pub model: &'a ModelInfo,
+    pub strategy: &'a str,
+    pub content_hash: &'a str,
+    pub generation: &'a str,
+    pub ingested_at: &'a str,
+}
+
+/// The book's points: each chapter's parent, then its children.
+pub fn points(inputs: &PointInputs) -> Vec<Point> {
+    let catalogue = CataloguePayload::new(inputs.book, inputs.file);
+    let payload = |level, section: usize, text: String, tokens| Payload {
+        text,
+        section_name: section_name(inputs.chapters, section),
+        chunk_level: level,
+        token_count: tokens,
+        ingested_at: inputs.ingested_at.to_owned(),
+        strategy: match level {
+            ChunkLevel::Parent => "hierarchical".to_owned(),
+            ChunkLevel::Child => inputs.strategy.to_owned(),
+        },
+        embedding_model_id: inputs.model.id.clone(),
+        embedding_model_name: inputs.model.name.clone(),
+        embedding_dimension: inputs.model.dimension,
+        ingest_version: INGEST_VERSION.to_owned(),
+        section_index: section,
+        full_text: None,
+        child_count: None,
+        parent_id: None,
+        sequence_index: None,
+        sibling_count: None,
+        char_start: None,
+        char_end: None,
+        book_uuid: inputs.book.uuid.to_string(),
+        library_uuid: inputs.book.library_uuid.to_string(),
+        book_format: inputs.book.file.format.clone(),
+        content_hash: inputs.content_hash.to_owned(),
+        generation: inputs.generation.to_owned(),
+        catalogue: catalogue.clone(),
+    };
+    let id = |level, section, index| point_id(inputs.book.uuid, inputs.generation, level, section, index);
+    let mut points = Vec::new();
+    let mut child_vectors = inputs.child_vectors.iter();
+    for (section, chapter) in inputs.chapters.iter().enumerate() {
+        let parent_id = id(ChunkLevel::Parent, section, 0);
+        if let (Some(parent), Some(vector)) = (inputs.parents.get(section), inputs.parent_vectors.get(section)) {
+            points.push(Point {
+                id: parent_id,
+                vector: vector.clone(),
+                payload: Payload {
+                    full_text: (!parent.whole).then(|| chapter.text.clone()),
+                    child_count: Some(chapter.children.len()),
+                    ..payload(ChunkLevel::Parent, section, parent.text.clone(), parent.tokens)
+                },
+            });
+        }
+        // Counted once through the chapter: character positions from byte positions.
+        let (mut bytes, mut characters) = (0, 0);
+        let mut position = |at: usize| {
+            characters += chapter.text[bytes..at].chars().count();
+            bytes = at;
+            characters
+        };
+        for (index, (child, vector)) in chapter.children.iter().zip(&mut child_vectors).enumerate() {
+            let (start, end) = (position(child.range.start), position(child.range.end));
+            points.push(Point {
+                id: id(ChunkLevel::Child, section, index),
+                vector: vector.clone(),
+                payload: Payload {
+                    parent_id: Some(parent_id.to_string()),
+                    sequence_index: Some(index),
+                    sibling_count: Some(chapter.children.len()),
+                    char_start: Some(start),
+                    char_end: Some(end),
+                    ..payload(ChunkLevel::Child, section, chapter.child_text(child).to_owned(), child.tokens)
+                },
+            });
+        }
+    }
+    points
+}
+
+/// A chapter's title; where the book names none, its number.
+fn section_name(chapters: &[ChapterChunks], section: usize) -> String {
+    let title = chapters[section].title.trim();
+    if title.is_empty() { format!("Section {}", section + 1) } else { title.to_owned() }
+}
+
+/// The points that the store holds of a book and the new generation does not have.
+pub fn stale(held: &[BookPoints], current: &[Point]) -> Vec<Uuid> {
+    let current: HashSet<Uuid> = current.iter().map(|point| point.id).collect();
+    held.iter().map(|point| point.id).filter(|id| !current.contains(id)).collect()
+}

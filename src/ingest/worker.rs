@@ -1,0 +1,235 @@
+//! The ingest workers: claim a job, run it, report what came of it. One bad book never stops the others.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{Ingestor, JobError, JobSummary};
+use crate::clock::now_us;
+use crate::domain::{Failure, FailureKind};
+use crate::queue::{ClaimedJob, JobKind, NextStep, Outcome, QueueStats};
+
+/// The longest sleep of an idle worker: a job whose next try has come is found at most this late.
+const LONGEST_IDLE: Duration = Duration::from_secs(10);
+/// The longest pause after a dependency (store, mount) failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How workers run.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerSettings {
+    pub workers: usize,
+    /// End when nothing is left to claim now (the one-shot mode) instead of waiting for more.
+    pub until_idle: bool,
+}
+
+/// Running workers.
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    fatal: Arc<AtomicBool>,
+}
+
+impl Workers {
+    /// Starts the threads. `on_summary` is told of every finished job, on the worker's thread.
+    pub fn spawn(
+        ingestor: &Arc<Ingestor>,
+        settings: WorkerSettings,
+        on_finished: impl Fn(&ClaimedJob, &Result<JobSummary, Failure>) + Send + Sync + Clone + 'static,
+    ) -> std::io::Result<Self> {
+        let fatal = Arc::new(AtomicBool::new(false));
+        let threads = (0..settings.workers.max(1))
+            .map(|index| {
+                let (ingestor, fatal, on_finished) = (ingestor.clone(), fatal.clone(), on_finished.clone());
+                std::thread::Builder::new()
+                    .name(format!("ingest-{index}"))
+                    .spawn(move || work(&ingestor, settings, &fatal, &on_finished))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { threads, fatal })
+    }
+
+    /// Whether all workers have ended.
+    pub fn are_done(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Whether a failure asked for the end of the process.
+    pub fn met_fatal_failure(&self) -> bool {
+        self.fatal.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the threads to end, at most until `deadline`. False where one still works.
+    pub fn join_until(self, deadline: Instant) -> bool {
+        while !self.are_done() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+}
+
+fn work(
+    ingestor: &Ingestor,
+    settings: WorkerSettings,
+    fatal: &AtomicBool,
+    on_finished: &impl Fn(&ClaimedJob, &Result<JobSummary, Failure>),
+) {
+    let mut pause = Duration::ZERO;
+    while !ingestor.stopping.load(Ordering::Relaxed) {
+        let seen = ingestor.queue.work_seen();
+        let job = match ingestor.queue.call(|queue| queue.claim(now_us())) {
+            Ok(Ok(Some(job))) => job,
+            Ok(Ok(None)) => {
+                if settings.until_idle && nothing_in_work(ingestor) {
+                    return;
+                }
+                let idle = if settings.until_idle { Duration::from_millis(100) } else { LONGEST_IDLE };
+                ingestor.queue.wait_for_work(seen, idle);
+                continue;
+            }
+            Ok(Err(error)) => {
+                tracing::error!("the queue cannot be read: {error}");
+                if error.kind() == FailureKind::Fatal {
+                    fatal.store(true, Ordering::Relaxed);
+                    return;
+                }
+                sleep_unless_stopping(ingestor, Duration::from_secs(5));
+                continue;
+            }
+            Err(_) => return,
+        };
+        ingestor.progress.start(&job, now_us());
+        let result = catch_unwind(AssertUnwindSafe(|| ingestor.run(&job)));
+        ingestor.progress.finish(job.id);
+        let failure = match result {
+            Ok(Ok(summary)) => {
+                log_finished(&job, &summary);
+                on_finished(&job, &Ok(summary));
+                pause = Duration::ZERO;
+                continue;
+            }
+            Ok(Err(JobError::Interrupted)) => {
+                give_back(ingestor, &job);
+                return;
+            }
+            Ok(Err(JobError::Failed(failure))) => failure,
+            // The panic's message is in the log already, by the standard hook.
+            Err(_) => Failure::book("reading this book made the program panic; this is a bug: please report it"),
+        };
+        let next = report_failure(ingestor, &job, &failure);
+        on_finished(&job, &Err(failure.clone()));
+        if failure.kind == FailureKind::Fatal {
+            fatal.store(true, Ordering::Relaxed);
+            return;
+        }
+        if matches!(next, Some(NextStep::GivenBack)) {
+            if settings.until_idle {
+                return;
+            }
+            pause = (pause * 2).clamp(Duration::from_secs(1), LONGEST_PAUSE);
+            sleep_unless_stopping(ingestor, pause);
+        } else {
+            pause = Duration::ZERO;
+        }
+    }
+}
+
+/// In one-shot mode a job another worker holds may come back, so nobody leaves while one is running.
+fn nothing_in_work(ingestor: &Ingestor) -> bool {
+    let stats = ingestor.queue.call(|queue| queue.stats());
+    matches!(stats, Ok(Ok(QueueStats { running: 0, queued: 0, .. })) | Err(_))
+        || matches!(stats, Ok(Ok(QueueStats { paused: true, running: 0, .. })))
+}
+
+fn sleep_unless_stopping(ingestor: &Ingestor, pause: Duration) {
+    let until = Instant::now() + pause;
+    while Instant::now() < until && !ingestor.stopping.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(100).min(pause));
+    }
+}
+
+fn give_back(ingestor: &Ingestor, job: &ClaimedJob) {
+    let id = job.id;
+    match ingestor.queue.call(move |queue| queue.give_back(id)) {
+        Ok(Ok(())) => tracing::info!(
+            BOOK_ID = job.book.source.id(),
+            JOB = job.id.0,
+            "stopping: '{}' goes back to the queue",
+            job.book.metadata.title
+        ),
+        // It is found running at the next start and queued again.
+        Ok(Err(error)) => tracing::warn!("job {} could not be given back: {error}", job.id.0),
+        Err(_) => {}
+    }
+}
+
+fn report_failure(ingestor: &Ingestor, job: &ClaimedJob, failure: &Failure) -> Option<NextStep> {
+    let (id, reported) = (job.id, failure.clone());
+    let next = match ingestor.queue.call(move |queue| queue.fail(id, &reported, now_us())) {
+        Ok(Ok(next)) => next,
+        Ok(Err(error)) => {
+            tracing::error!("the failure of job {} could not be recorded: {error}", job.id.0);
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let what_next = match next {
+        NextStep::Parked => "parked; `alexandriactl failed` lists it, `alexandriactl retry` tries it again".to_owned(),
+        NextStep::RetryAt(at) => format!("tried again in {} s", (at - now_us()).max(0) / 1_000_000),
+        NextStep::GivenBack => "it waits, no attempt is spent".to_owned(),
+    };
+    tracing::warn!(
+        BOOK_ID = job.book.source.id(),
+        BOOK_TITLE = job.book.metadata.title,
+        JOB = job.id.0,
+        FAILURE = ?failure.kind,
+        "book {} '{}': {failure} ({what_next})",
+        job.book.source.id(),
+        job.book.metadata.title
+    );
+    Some(next)
+}
+
+/// The one INFO line of a book.
+fn log_finished(job: &ClaimedJob, summary: &JobSummary) {
+    let report = &summary.report;
+    let seconds: f64 = report.timings.values().sum();
+    let stages: Vec<String> = report.timings.iter().map(|(stage, seconds)| format!("{stage} {seconds:.1}")).collect();
+    let (book_id, title) = (job.book.source.id(), &job.book.metadata.title);
+    match (&summary.indexed, report.outcome, job.kind) {
+        (Some(indexed), Outcome::Embedded, _) => {
+            let chunks_per_minute = indexed.chunks as f64 * 60.0 / seconds.max(1e-3);
+            tracing::info!(
+                BOOK_ID = book_id,
+                BOOK_TITLE = title,
+                JOB = job.id.0,
+                SECTIONS = indexed.sections,
+                CHUNKS = indexed.chunks,
+                TOKENS = indexed.tokens,
+                SECONDS = seconds,
+                CHUNKS_PER_MIN = chunks_per_minute,
+                DEVICE = report.device,
+                "book {book_id} '{title}' indexed: {} sections, {} chunks, {} tokens in {seconds:.1} s ({}), {chunks_per_minute:.0} chunks/min on {}",
+                indexed.sections,
+                indexed.chunks,
+                indexed.tokens,
+                stages.join(", "),
+                report.device
+            );
+        }
+        (_, Outcome::PayloadOnly, _) => tracing::info!(
+            BOOK_ID = book_id,
+            BOOK_TITLE = title,
+            JOB = job.id.0,
+            SECONDS = seconds,
+            "book {book_id} '{title}': payloads updated in {seconds:.1} s, nothing embedded"
+        ),
+        (_, _, JobKind::Remove) => {
+            tracing::info!(BOOK_ID = book_id, BOOK_TITLE = title, JOB = job.id.0, "book {book_id} '{title}' removed");
+        }
+        _ => tracing::debug!(BOOK_ID = book_id, BOOK_TITLE = title, "book {book_id} '{title}' is unchanged"),
+    }
+}

@@ -1,0 +1,174 @@
+//! What is on the shelf: looks at a Calibre library or a plain folder, and what changed since the state last saw it.
+//!
+//! ```text
+//! watch (when to look) ──> take_snapshot ──> diff (what the state must learn)
+//!                            ├─ Calibre: snapshot (untorn copy of metadata.db) -> calibre (rows) -> catalogue (books)
+//!                            └─ folder:  walk, books recognised again by place, or by size and time after a rename
+//! ```
+//!
+//! Must never open anything in the library for writing, and never report less than a complete look: an error, an empty
+//! directory, another library or a mount that came or went are errors, not a smaller shelf. Every call here may block
+//! as long as the mount does, so none may be made on an async worker thread.
+
+mod calibre;
+mod catalogue;
+pub mod diff;
+mod error;
+mod files;
+mod folder;
+mod mount;
+mod schedule;
+mod snapshot;
+mod watch;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use uuid::Uuid;
+
+pub use error::LibraryError;
+pub use folder::{folder_uuid_of_path, single_file};
+pub use mount::{MountInfo, mount_info};
+pub use watch::{LookOutcome, LookReason, Settings, WatchStatus, Watcher};
+
+use crate::domain::{KnownBook, LibraryKind, ShelfSnapshot};
+
+/// Calibre's catalogue, in the library's root.
+const DATABASE: &str = "metadata.db";
+
+/// A complete look, and how much of it wants another one.
+#[derive(Debug)]
+pub struct Look {
+    pub snapshot: ShelfSnapshot,
+    /// Books whose file was absent or still being written: look again soon, though the signature may stay the same.
+    pub unsettled: usize,
+}
+
+/// What a look needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct SnapshotRequest<'a> {
+    pub path: &'a Path,
+    /// The state's kind of this library, and what [`detect`] says at first sight only: a Calibre library whose
+    /// `metadata.db` is away must not be walked as a folder.
+    pub kind: LibraryKind,
+    /// A plain folder's identity, from the state; None: from its path. (A Calibre library carries its own.)
+    pub folder_uuid: Option<Uuid>,
+    /// The library the index was made from: any other is refused. None: take what is there.
+    pub expected: Option<Uuid>,
+    /// Formats in the order of preference.
+    pub formats: &'a [String],
+    /// The state's books of this library: they spare stat calls, and let renamed files keep their identity.
+    pub known: &'a [KnownBook],
+    /// A local directory for the copy of `metadata.db`, the service's own.
+    pub scratch_dir: &'a Path,
+    /// Stat every book's file, to find what changed behind Calibre's back. A plain folder is always looked at whole.
+    pub full: bool,
+    /// Told of every step, so that a watchdog can tell slow from hanging.
+    pub heartbeat: &'a Heartbeat,
+}
+
+/// Calibre where there is a `metadata.db`, else a plain folder. An empty directory is an error: it may be a mount point.
+pub fn detect(path: &Path) -> Result<LibraryKind, LibraryError> {
+    mount::Root::open(path)?;
+    match fs::symlink_metadata(path.join(DATABASE)) {
+        Ok(_) => Ok(LibraryKind::Calibre),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LibraryKind::Folder),
+        Err(error) => Err(LibraryError::from_io(path, error)),
+    }
+}
+
+/// Reads the whole library: complete, of the right library, or an error.
+pub fn take_snapshot(request: &SnapshotRequest) -> Result<Look, LibraryError> {
+    // The books' paths are absolute, whatever the caller was given.
+    let path = std::path::absolute(request.path).map_err(|source| LibraryError::from_io(request.path, source))?;
+    let request = &SnapshotRequest { path: &path, ..*request };
+    let refuse_other = |found: Uuid| match request.expected {
+        Some(expected) if expected != found => {
+            Err(LibraryError::WrongLibrary { path: request.path.to_owned(), found, expected })
+        }
+        _ => Ok(()),
+    };
+    request.heartbeat.beat();
+    let root = mount::Root::open(request.path)?;
+    let look = match request.kind {
+        LibraryKind::Files => return Err(LibraryError::NeverScanned { path: request.path.to_owned() }),
+        LibraryKind::Folder => folder::look(request)?,
+        LibraryKind::Calibre => {
+            let database = request.path.join(DATABASE);
+            let patience = snapshot::Patience::default();
+            let copy = snapshot::copy_database(request.path, request.scratch_dir, patience, request.heartbeat)
+                .map_err(|error| match error {
+                    LibraryError::Missing { .. } => LibraryError::NoDatabase { path: request.path.to_owned() },
+                    other => other,
+                })?;
+            let catalogue = calibre::read(&copy.connection, &database)?;
+            drop(copy);
+            // Before any file is looked at: a look at another library's files costs time and means nothing.
+            refuse_other(catalogue.library_uuid)?;
+            catalogue::look(request, catalogue)?
+        }
+    };
+    refuse_other(look.snapshot.library_uuid)?;
+    root.check_unchanged(request.path)?;
+    Ok(look)
+}
+
+/// The cheap look: equal signatures mean that nothing changed, at the grain of the file system's time stamps.
+///
+/// For a Calibre library one stat of `metadata.db`: Calibre writes there whatever it does to a book. For a plain
+/// folder one more, of the root: it tells of entries right there, while deeper changes take a walk or the kernel's
+/// events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature {
+    kind: LibraryKind,
+    stamp: snapshot::Stamp,
+}
+
+impl Signature {
+    pub fn kind(&self) -> LibraryKind {
+        self.kind
+    }
+
+    fn device(&self) -> u64 {
+        self.stamp.device()
+    }
+}
+
+/// Takes the signature of the library at `path`: at most two stat calls, whatever the library's size.
+pub fn signature(path: &Path) -> Result<Signature, LibraryError> {
+    match snapshot::Stamp::of(&path.join(DATABASE)) {
+        Ok(stamp) => Ok(Signature { kind: LibraryKind::Calibre, stamp }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let stamp = snapshot::Stamp::of(path).map_err(|source| LibraryError::from_io(path, source))?;
+            Ok(Signature { kind: LibraryKind::Folder, stamp })
+        }
+        Err(error) => Err(LibraryError::from_io(path, error)),
+    }
+}
+
+/// When the library last answered a call that is still going on. Clones share one value.
+#[derive(Debug, Clone, Default)]
+pub struct Heartbeat {
+    /// Microseconds since the epoch; 0 while nobody waits for the library.
+    waiting_since_us: Arc<AtomicI64>,
+}
+
+impl Heartbeat {
+    /// A call into the library is about to be made.
+    pub fn beat(&self) {
+        self.waiting_since_us.store(files::now_us(), Ordering::Relaxed);
+    }
+
+    /// Nobody waits for the library.
+    pub fn rest(&self) {
+        self.waiting_since_us.store(0, Ordering::Relaxed);
+    }
+
+    /// Since when the present call has not returned, microseconds since the epoch; None where none is going on.
+    pub fn waiting_since_us(&self) -> Option<i64> {
+        Some(self.waiting_since_us.load(Ordering::Relaxed)).filter(|since_us| *since_us != 0)
+    }
+}

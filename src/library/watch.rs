@@ -1,0 +1,323 @@
+//! When to look: a thread that follows a timer, the kernel's events where they exist, and requests by hand.
+//!
+//! The thread may hang with the mount for minutes; it must never be waited for without a limit. The timer is the
+//! truth, events only shorten the wait: over a network none arrive.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::schedule::{Input, Schedule};
+use super::{DATABASE, Heartbeat, MountInfo, Signature, mount_info, signature, snapshot};
+use crate::domain::LibraryKind;
+
+/// After an event, this much quiet is waited for: Calibre adds a book in a dozen transactions over 0.3 s.
+const QUIET: Duration = Duration::from_millis(250);
+/// But never longer than this after the first event.
+const QUIET_AT_MOST: Duration = Duration::from_millis(1000);
+/// Polling faster than this would be a busy loop.
+const SHORTEST_POLL: Duration = Duration::from_millis(5);
+
+/// What the watcher needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub path: PathBuf,
+    /// Between two signatures (one or two stat calls).
+    pub poll: Duration,
+    /// Between two full looks.
+    pub full_scan: Duration,
+    /// Use the kernel's change events where the file system has them.
+    pub inotify: bool,
+}
+
+/// Why a look is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookReason {
+    /// The first look.
+    Start,
+    /// Asked for by hand.
+    Asked { full: bool },
+    /// The signature changed, or the library came or went.
+    Changed,
+    /// The kernel reported a change in a plain folder.
+    Event,
+    /// The last look left something open.
+    Again,
+    /// The last look failed.
+    Retry,
+    /// A plain folder, which only a walk can tell about.
+    Walk,
+    /// The slow timer.
+    FullScan,
+}
+
+impl LookReason {
+    /// Whether every book's file is to be looked at.
+    pub fn is_full(self) -> bool {
+        matches!(self, LookReason::FullScan | LookReason::Asked { full: true })
+    }
+}
+
+/// What became of a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookOutcome {
+    /// Complete; the next change will tell.
+    Settled,
+    /// Complete, but a file is not whole, or a book is missing and its grace runs: look again, ever less often, at
+    /// least every `at_most`.
+    Again { at_most: Duration },
+    /// Nothing learned: try again, ever less often, at least every minute, and at once when the signature changes.
+    Failed,
+}
+
+/// What the watcher is doing, for the status.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WatchStatus {
+    /// None until the file system has answered once.
+    pub mount: Option<MountInfo>,
+    /// The kernel's events shorten the wait.
+    pub events: bool,
+    /// Why they do not, where they could.
+    pub events_off_because: Option<String>,
+    /// Signatures taken.
+    pub polls: u64,
+    /// Looks made.
+    pub looks: u64,
+    /// Since when a call into the library has not returned, microseconds since the epoch.
+    pub waiting_since_us: Option<i64>,
+    /// False once the thread has ended.
+    pub running: bool,
+}
+
+/// Talks to the watcher's thread. Clones talk to the same one; dropping them all does not end it.
+#[derive(Clone)]
+pub struct Watcher {
+    shared: Arc<Shared>,
+}
+
+impl Watcher {
+    /// Starts the thread. `on_look` runs on it, one call at a time; it decides by `reason` how thorough to be, and
+    /// passes the heartbeat on to [`super::take_snapshot`].
+    pub fn spawn(
+        mut settings: Settings,
+        on_look: impl FnMut(LookReason, &Heartbeat) -> LookOutcome + Send + 'static,
+    ) -> io::Result<Watcher> {
+        settings.poll = settings.poll.max(SHORTEST_POLL);
+        let shared = Arc::new(Shared::default());
+        shared.lock().status.running = true;
+        let watcher = Watcher { shared: Arc::clone(&shared) };
+        thread::Builder::new().name("library".to_owned()).spawn(move || {
+            let ending = EndGuard(shared);
+            Loop { settings, shared: Arc::clone(&ending.0), on_look }.run();
+        })?;
+        Ok(watcher)
+    }
+
+    /// Asks for a look as soon as possible. Requests made while one is pending become one.
+    pub fn look_now(&self, full: bool) {
+        let mut state = self.shared.lock();
+        state.asked = Some(state.asked.unwrap_or(false) || full);
+        self.shared.wake.notify_all();
+    }
+
+    pub fn status(&self) -> WatchStatus {
+        let waiting_since_us = self.shared.heartbeat.waiting_since_us();
+        WatchStatus { waiting_since_us, ..self.shared.lock().status.clone() }
+    }
+
+    /// Ends the thread, waiting for at most `patience`: false where it hangs in the library; it is then left behind,
+    /// and ends by itself when the library answers.
+    pub fn stop(&self, patience: Duration) -> bool {
+        let mut state = self.shared.lock();
+        state.stop = true;
+        self.shared.wake.notify_all();
+        let deadline = Instant::now() + patience;
+        while state.status.running {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.shared.wait(state, left);
+        }
+        true
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Anything in `state` changed.
+    wake: Condvar,
+    heartbeat: Heartbeat,
+}
+
+#[derive(Default)]
+struct State {
+    stop: bool,
+    /// A look is wanted; true: a full one.
+    asked: Option<bool>,
+    /// When the first and the latest event since the last look came.
+    events: Option<(Instant, Instant)>,
+    status: WatchStatus,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change to the state is a single assignment, so a panic elsewhere leaves it sound.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+        self.wake.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Marks the end of the thread, also when `on_look` panics.
+struct EndGuard(Arc<Shared>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        self.0.heartbeat.rest();
+        self.0.lock().status.running = false;
+        self.0.wake.notify_all();
+    }
+}
+
+struct Loop<F> {
+    settings: Settings,
+    shared: Arc<Shared>,
+    on_look: F,
+}
+
+impl<F: FnMut(LookReason, &Heartbeat) -> LookOutcome> Loop<F> {
+    fn run(mut self) {
+        let mut schedule = Schedule::new(self.settings.poll, self.settings.full_scan);
+        let mut events = EventSource::default();
+        loop {
+            let heartbeat = self.shared.heartbeat.clone();
+            heartbeat.beat();
+            let found = signature(&self.settings.path).ok();
+            if let Some(found) = found {
+                self.arm(&mut events, found);
+            }
+            let calibre = found.is_some_and(|found| found.kind() == LibraryKind::Calibre);
+            let counter = if calibre && schedule.wants_counter(found) {
+                snapshot::change_counter(&self.settings.path.join(DATABASE)).ok().flatten()
+            } else {
+                None
+            };
+            heartbeat.rest();
+
+            let (asked, event) = {
+                let mut state = self.shared.lock();
+                state.status.polls += 1;
+                if state.stop {
+                    return;
+                }
+                (state.asked.take(), state.events.take().is_some())
+            };
+            let input = Input { signature: found, counter, asked, event, events_active: events.watcher.is_some() };
+            if let Some(reason) = schedule.decide(Instant::now(), input) {
+                let started = Instant::now();
+                heartbeat.beat();
+                let outcome = (self.on_look)(reason, &heartbeat);
+                heartbeat.rest();
+                self.shared.lock().status.looks += 1;
+                schedule.done(Instant::now(), started.elapsed(), reason, outcome);
+                if outcome == LookOutcome::Failed {
+                    // What was watched may be another mount's directory by now.
+                    events = EventSource::default();
+                }
+            }
+            if self.sleep(self.settings.poll) {
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until something is due; true when the thread is to end.
+    fn sleep(&self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        let mut state = self.shared.lock();
+        loop {
+            let now = Instant::now();
+            if state.stop {
+                return true;
+            }
+            if state.asked.is_some() || now >= end {
+                return false;
+            }
+            let wake_at = match state.events {
+                Some((first, latest)) => (latest + QUIET).min(first + QUIET_AT_MOST).min(end),
+                None => end,
+            };
+            if wake_at <= now {
+                return false;
+            }
+            state = self.shared.wait(state, wake_at - now);
+        }
+    }
+
+    /// Subscribes to the kernel's events once, where the file system has them.
+    fn arm(&self, events: &mut EventSource, found: Signature) {
+        let place = (found.kind(), found.device());
+        if events.tried_at == Some(place) {
+            return;
+        }
+        let mount = match mount_info(&self.settings.path) {
+            Ok(mount) => mount,
+            Err(_) => return,
+        };
+        let outcome = if !self.settings.inotify {
+            Err("library.inotify is off".to_owned())
+        } else if mount.network {
+            Err(format!("{} reports no changes made elsewhere", mount.fs_name))
+        } else {
+            subscribe(&self.settings.path, found.kind(), Arc::clone(&self.shared)).map_err(|error| error.to_string())
+        };
+        let mut state = self.shared.lock();
+        state.status.mount = Some(mount);
+        state.status.events = outcome.is_ok();
+        state.status.events_off_because = outcome.as_ref().err().cloned();
+        *events = EventSource { tried_at: Some(place), watcher: outcome.ok() };
+    }
+}
+
+/// The kernel's events, and for which kind of library on which device they were asked for.
+#[derive(Default)]
+struct EventSource {
+    tried_at: Option<(LibraryKind, u64)>,
+    watcher: Option<notify::RecommendedWatcher>,
+}
+
+/// A Calibre library needs its root alone watched, for `metadata.db`; a plain folder every directory.
+fn subscribe(path: &Path, kind: LibraryKind, shared: Arc<Shared>) -> notify::Result<notify::RecommendedWatcher> {
+    use notify::event::{AccessKind, AccessMode};
+    use notify::{Event, EventKind, RecursiveMode, Watcher};
+
+    let calibre = kind == LibraryKind::Calibre;
+    let matters = move |event: &Event| {
+        let changes = match event.kind {
+            // Our own reading opens files, too.
+            EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+            _ => true,
+        };
+        let of_database = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(DATABASE.as_bytes()))
+        };
+        changes && (!calibre || event.need_rescan() || event.paths.iter().any(of_database))
+    };
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        // An error may mean lost events: one look too many is harmless.
+        if event.as_ref().map_or(true, &matters) {
+            let now = Instant::now();
+            let mut state = shared.lock();
+            state.events = Some((state.events.map_or(now, |(first, _)| first), now));
+            shared.wake.notify_all();
+        }
+    })?;
+    watcher.watch(path, if calibre { RecursiveMode::NonRecursive } else { RecursiveMode::Recursive })?;
+    Ok(watcher)
+}

@@ -1,0 +1,281 @@
+//! Taking in what a look at the shelf found, and what people ask for: which change means which work.
+//! Must never take a single absence for a removal.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use super::books::{self, BookKey};
+use super::rows;
+use super::{Applied, JobId, JobKind, JobState, Queue, QueueError};
+use crate::domain::{Change, LibraryKind};
+
+/// What a request for work carries besides its kind.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wish {
+    by_hand: bool,
+    force: bool,
+    /// The content may be new: what failed before may succeed now.
+    fresh: bool,
+}
+
+impl Queue {
+    /// Records the changes and queues the work they mean, all of it in one transaction.
+    ///
+    /// New books, files and metadata mean an ingest job, `Gone` a remove job; `Missing`, `Returned` and a new path are
+    /// only noted. A change of the file un-parks a book. A book taken out by hand is kept up to date in the state and
+    /// nothing more. `Gone` counts only for a book that is marked missing (which an earlier look did): otherwise it is
+    /// taken as `Missing`.
+    pub fn apply(&mut self, library: Uuid, changes: &[Change], now_us: i64) -> Result<Applied, QueueError> {
+        let transaction = self.begin()?;
+        books::require_library(&transaction, library)?;
+        let mut applied = Applied::default();
+        for change in changes {
+            apply_one(&transaction, library, change, now_us, &mut applied)?;
+        }
+        transaction.commit()?;
+        self.work_added |= !applied.is_empty();
+        Ok(applied)
+    }
+
+    /// Puts a book at the front of the queue, un-parks it and forgets its attempts. Removing a book that is on the
+    /// shelf keeps it out until it is ingested by hand; `force` embeds even what is unchanged.
+    ///
+    /// Returns the book's open job. Where it is running, it runs once more afterwards.
+    ///
+    /// # Errors
+    /// [`QueueError::NoSuchBook`].
+    pub fn enqueue_by_hand(
+        &mut self,
+        library: Uuid,
+        book: Uuid,
+        kind: JobKind,
+        force: bool,
+        now_us: i64,
+    ) -> Result<JobId, QueueError> {
+        let transaction = self.begin()?;
+        let key =
+            books::key_of(&transaction, library, book)?.ok_or_else(|| QueueError::NoSuchBook(book.to_string()))?;
+        // Nobody looks at single files again, so nothing has to be kept out: the book is simply forgotten.
+        let on_a_shelf = books::require_library(&transaction, library)?.kind != LibraryKind::Files;
+        let excluded = (kind == JobKind::Remove && on_a_shelf).then_some(now_us);
+        transaction.execute("UPDATE books SET excluded_us = ?2 WHERE id = ?1", params![key.id, excluded])?;
+        let job = want(&transaction, key.id, kind, Wish { by_hand: true, force, fresh: true }, now_us)?;
+        transaction.commit()?;
+        self.work_added = true;
+        Ok(job)
+    }
+
+    /// How many indexed books another chunker or model made.
+    pub fn count_stale(&self, chunker_fingerprint: &str, model_fingerprint: &str) -> Result<usize, QueueError> {
+        let count: i64 = self.connection.query_row(
+            "SELECT count(*) FROM books WHERE indexed_at_us IS NOT NULL AND (indexed_chunker <> ?1 OR indexed_model <> ?2)",
+            params![chunker_fingerprint, model_fingerprint],
+            |row| row.get(0),
+        )?;
+        Ok(usize::try_from(count).unwrap_or_default())
+    }
+
+    /// Queues every indexed book of a library that another chunker or model made: what a changed setting means.
+    /// Returns how many.
+    pub fn queue_stale(
+        &mut self,
+        library: Uuid,
+        chunker_fingerprint: &str,
+        model_fingerprint: &str,
+        now_us: i64,
+    ) -> Result<usize, QueueError> {
+        let transaction = self.begin()?;
+        let stale: Vec<i64> = transaction
+            .prepare_cached(
+                "SELECT id FROM books WHERE library_uuid = ?1 AND indexed_at_us IS NOT NULL AND excluded_us IS NULL \
+                 AND missing_since_us IS NULL AND (indexed_chunker <> ?2 OR indexed_model <> ?3)",
+            )?
+            .query_map(params![library.to_string(), chunker_fingerprint, model_fingerprint], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for book in &stale {
+            want(&transaction, *book, JobKind::Ingest, Wish::default(), now_us)?;
+        }
+        transaction.commit()?;
+        self.work_added |= !stale.is_empty();
+        Ok(stale.len())
+    }
+
+    /// Notes the version of the code that reads books; where it differs from the one before, books parked for their
+    /// content are tried again. Returns how many.
+    pub fn set_extractor_version(&mut self, version: &str) -> Result<usize, QueueError> {
+        if self.meta("extractor_version")?.as_deref() == Some(version) {
+            return Ok(0);
+        }
+        let unparked = self.unpark("AND failure_kind = 'book'", [])?;
+        self.set_meta("extractor_version", Some(version))?;
+        Ok(unparked)
+    }
+
+    /// Un-parks one book (as [`Queue::find_book`] understands it) or all. Returns how many jobs are queued again.
+    ///
+    /// # Errors
+    /// [`QueueError::NoSuchBook`] where the text names none.
+    pub fn retry(&mut self, book: Option<&str>) -> Result<usize, QueueError> {
+        let Some(text) = book else { return self.unpark("", []) };
+        let found = self.find_book(text)?;
+        if found.is_empty() {
+            return Err(QueueError::NoSuchBook(text.to_owned()));
+        }
+        let mut unparked = 0;
+        for record in found {
+            let book = &record.book;
+            if let Some(key) = books::key_of(&self.connection, book.library_uuid, book.uuid)? {
+                unparked += self.unpark("AND book = ?1", [key.id])?;
+            }
+        }
+        Ok(unparked)
+    }
+
+    fn unpark(&mut self, condition: &str, params: impl rusqlite::Params) -> Result<usize, QueueError> {
+        let sql = format!(
+            "UPDATE jobs SET state = 'queued', attempts = 0, deaths = 0, next_try_us = NULL, finished_us = NULL \
+             WHERE state = 'parked' {condition}"
+        );
+        let unparked = self.connection.execute(&sql, params)?;
+        self.work_added |= unparked > 0;
+        Ok(unparked)
+    }
+}
+
+fn apply_one(
+    connection: &Connection,
+    library: Uuid,
+    change: &Change,
+    now_us: i64,
+    applied: &mut Applied,
+) -> Result<(), QueueError> {
+    match change {
+        Change::New(book) | Change::Changed { book, .. } => {
+            if book.library_uuid != library {
+                return Err(QueueError::BadValue(format!("book {} of another library than {library}", book.uuid)));
+            }
+            let before = books::key_of(connection, library, book.uuid)?;
+            let (file, metadata) = match change {
+                Change::Changed { file, metadata, .. } if before.is_some() => (*file, *metadata),
+                // Whatever the look compared with: a book the state does not have is new.
+                _ => (true, true),
+            };
+            let id = books::upsert(connection, book)?;
+            match &before {
+                None => applied.new += 1,
+                Some(_) if file => applied.changed += 1,
+                Some(_) if metadata => applied.metadata += 1,
+                Some(_) => applied.moved += 1,
+            }
+            let excluded = before.as_ref().is_some_and(|key| key.excluded);
+            if (file || metadata) && !excluded {
+                want(connection, id, JobKind::Ingest, Wish { fresh: file, ..Wish::default() }, now_us)?;
+            } else if before.is_some_and(|key| key.missing) {
+                call_off_removal(connection, id, now_us)?;
+            }
+        }
+        Change::Returned(book) => {
+            if let Some(key) = books::key_of(connection, library, *book)? {
+                connection.execute("UPDATE books SET missing_since_us = NULL WHERE id = ?1", [key.id])?;
+                call_off_removal(connection, key.id, now_us)?;
+                applied.returned += 1;
+            }
+        }
+        Change::Missing(book) => {
+            if let Some(key) = books::key_of(connection, library, *book)? {
+                mark_missing(connection, &key, now_us, applied)?;
+            }
+        }
+        Change::Gone(book) => match books::key_of(connection, library, *book)? {
+            // Every look says so until the removal is done; once is enough.
+            Some(key) if key.missing && removal_is_open(connection, key.id)? => {}
+            Some(key) if key.missing => {
+                // Gone from the shelf, there is nothing left to be kept out: the removal takes the row too.
+                connection.execute("UPDATE books SET excluded_us = NULL WHERE id = ?1", [key.id])?;
+                want(connection, key.id, JobKind::Remove, Wish { fresh: true, ..Wish::default() }, now_us)?;
+                applied.gone += 1;
+            }
+            Some(key) => mark_missing(connection, &key, now_us, applied)?,
+            None => {}
+        },
+    }
+    Ok(())
+}
+
+fn mark_missing(connection: &Connection, key: &BookKey, now_us: i64, applied: &mut Applied) -> Result<(), QueueError> {
+    if !key.missing {
+        connection.execute("UPDATE books SET missing_since_us = ?2 WHERE id = ?1", params![key.id, now_us])?;
+        applied.missing += 1;
+    }
+    Ok(())
+}
+
+/// The book is back: an open removal that the shelf asked for becomes an ingest job, which finds what is left to do.
+fn call_off_removal(connection: &Connection, book: i64, now_us: i64) -> Result<(), QueueError> {
+    let excluded: bool = connection
+        .prepare_cached("SELECT excluded_us IS NOT NULL FROM books WHERE id = ?1")?
+        .query_row([book], |row| row.get(0))?;
+    if !excluded && removal_is_open(connection, book)? {
+        want(connection, book, JobKind::Ingest, Wish { fresh: true, ..Wish::default() }, now_us)?;
+    }
+    Ok(())
+}
+
+/// Whether the last word on the book is that its points go, and that is not done yet.
+fn removal_is_open(connection: &Connection, book: i64) -> Result<bool, QueueError> {
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM jobs WHERE book = ?1 AND state <> 'done' AND ifnull(again, kind) = 'remove')";
+    Ok(connection.prepare_cached(sql)?.query_row([book], |row| row.get(0))?)
+}
+
+/// Sees to it that the work is done after now: by a new job, the open one, or once more after the running one.
+fn want(connection: &Connection, book: i64, kind: JobKind, wish: Wish, now_us: i64) -> Result<JobId, QueueError> {
+    let open = connection
+        .prepare_cached("SELECT id, state, kind FROM jobs WHERE book = ?1 AND state <> 'done'")?
+        .query_row([book], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
+        .optional()?;
+    let Some((id, state, kind_before)) = open else {
+        return insert_job(connection, book, kind, wish.by_hand, wish.force, now_us);
+    };
+    match rows::job_state(&state)? {
+        JobState::Running => {
+            connection
+                .prepare_cached(
+                    "UPDATE jobs SET again = ?2, again_by_hand = max(again_by_hand, ?3), again_force = max(again_force, ?4) \
+                     WHERE id = ?1",
+                )?
+                .execute(params![id, kind.as_str(), wish.by_hand, wish.force])?;
+        }
+        state => {
+            let afresh = wish.fresh || wish.by_hand || kind_before != kind.as_str();
+            // A book parked for its content stays parked when only its metadata changed: it would fail the same way.
+            if state == JobState::Queued || afresh {
+                connection
+                    .prepare_cached(
+                        "UPDATE jobs SET state = 'queued', kind = ?2, by_hand = max(by_hand, ?3), force = max(force, ?4), \
+                         attempts = iif(?5, 0, attempts), deaths = iif(?5, 0, deaths), \
+                         next_try_us = iif(?5, NULL, next_try_us), finished_us = NULL, \
+                         added_us = (SELECT added_us FROM books WHERE id = jobs.book) WHERE id = ?1",
+                    )?
+                    .execute(params![id, kind.as_str(), wish.by_hand, wish.force, afresh])?;
+            }
+        }
+    }
+    Ok(JobId(id))
+}
+
+pub(super) fn insert_job(
+    connection: &Connection,
+    book: i64,
+    kind: JobKind,
+    by_hand: bool,
+    force: bool,
+    now_us: i64,
+) -> Result<JobId, QueueError> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO jobs (book, book_uuid, source, source_id, title, kind, state, by_hand, force, added_us, queued_us) \
+         SELECT id, book_uuid, source, source_id, ifnull(metadata ->> '$.title', ''), ?2, 'queued', ?3, ?4, added_us, ?5 \
+         FROM books WHERE id = ?1 RETURNING id",
+    )?;
+    Ok(JobId(statement.query_row(params![book, kind.as_str(), by_hand, force, now_us], |row| row.get(0))?))
+}

@@ -1,0 +1,246 @@
+//! A job's life: claimed, written, done, failed, given back, recovered.
+//! Must never let a job leave the running state twice, or lose a change that came while it ran.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::retry::{self, NextStep};
+use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH};
+use super::{ClaimedJob, IndexedState, JobId, JobKind, JobReport, Outcome, Queue, QueueError, apply, books};
+use crate::domain::Failure;
+
+/// Most history rows deleted at the end of one job, so that no completion pays for a large backlog.
+const PRUNED_AT_ONCE: i64 = 100;
+
+/// A change that came while a job ran.
+struct Again {
+    kind: JobKind,
+    by_hand: bool,
+    force: bool,
+}
+
+/// What leaving the running state needs to know.
+struct Running {
+    book: i64,
+    attempts: u32,
+    deaths: u32,
+    again: Option<Again>,
+}
+
+impl Queue {
+    /// Takes the next job: those asked for by hand first, then the newest books. The attempt is counted and on disk
+    /// when this returns. None where nothing is due or claiming is paused.
+    pub fn claim(&mut self, now_us: i64) -> Result<Option<ClaimedJob>, QueueError> {
+        if self.paused()? {
+            return Ok(None);
+        }
+        let transaction = self.begin()?;
+        transaction
+            .prepare_cached(
+                "UPDATE jobs SET next_try_us = NULL WHERE state = 'queued' AND next_try_us IS NOT NULL AND next_try_us <= ?1",
+            )?
+            .execute([now_us])?;
+        let next: Option<i64> = transaction
+            .prepare_cached(
+                "SELECT id FROM jobs WHERE state = 'queued' AND next_try_us IS NULL \
+                 ORDER BY by_hand DESC, added_us DESC, id LIMIT 1",
+            )?
+            .query_row([], |row| row.get(0))
+            .optional()?;
+        let Some(id) = next else {
+            transaction.commit()?;
+            return Ok(None);
+        };
+        transaction
+            .prepare_cached(
+                "UPDATE jobs SET state = 'running', attempts = attempts + 1, started_us = ?2, finished_us = NULL WHERE id = ?1",
+            )?
+            .execute(params![id, now_us])?;
+        let sql = format!(
+            "SELECT {BOOK}, {INDEXED}, j.kind, j.attempts, j.force FROM jobs j JOIN books b ON b.id = j.book WHERE j.id = ?1"
+        );
+        let claimed = transaction
+            .prepare_cached(&sql)?
+            .query_and_then([id], |row| {
+                let after = BOOK_WIDTH + INDEXED_WIDTH;
+                Ok::<_, QueueError>(ClaimedJob {
+                    id: JobId(id),
+                    kind: rows::job_kind(&row.get::<_, String>(after)?)?,
+                    book: rows::book(row, 0)?,
+                    attempts: row.get(after + 1)?,
+                    force: row.get(after + 2)?,
+                    indexed: rows::indexed(row, BOOK_WIDTH)?,
+                })
+            })?
+            .next()
+            .transpose()?
+            .ok_or_else(|| QueueError::BadValue(format!("job {id} has no book")))?;
+        transaction.commit()?;
+        Ok(Some(claimed))
+    }
+
+    /// Records what the store now holds of the job's book: called after the new points are acknowledged and before the
+    /// old ones are deleted, and after a payload update.
+    ///
+    /// # Errors
+    /// [`QueueError::NotRunning`].
+    pub fn record_written(&mut self, job: JobId, indexed: &IndexedState, now_us: i64) -> Result<(), QueueError> {
+        let transaction = self.begin()?;
+        let running = running(&transaction, job)?;
+        books::set_indexed(&transaction, running.book, Some(indexed), now_us)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Ends a job that was done. A removed book is forgotten, unless it came back meanwhile or is kept out by hand. A
+    /// change that came while the job ran is queued.
+    ///
+    /// # Errors
+    /// [`QueueError::NotRunning`].
+    pub fn complete(&mut self, job: JobId, report: &JobReport, now_us: i64) -> Result<(), QueueError> {
+        let history = self.history;
+        let timings = rows::to_json("timings", &report.timings)?;
+        let transaction = self.begin()?;
+        let running = running(&transaction, job)?;
+        transaction
+            .prepare_cached(
+                "UPDATE jobs SET state = 'done', outcome = ?2, device = ?3, timings = ?4, finished_us = ?5, \
+                 next_try_us = NULL, again = NULL, again_by_hand = 0, again_force = 0, last_error = NULL, \
+                 failure_kind = NULL, \
+                 title = ifnull((SELECT metadata ->> '$.title' FROM books WHERE id = jobs.book), title) WHERE id = ?1",
+            )?
+            .execute(params![job.0, report.outcome.as_str(), report.device, timings, now_us])?;
+        if report.outcome == Outcome::Removed {
+            books::set_indexed(&transaction, running.book, None, now_us)?;
+            if running.again.is_none() {
+                transaction
+                    .prepare_cached("DELETE FROM books WHERE id = ?1 AND excluded_us IS NULL")?
+                    .execute([running.book])?;
+            }
+        }
+        let again = running.again.is_some();
+        if let Some(Again { kind, by_hand, force }) = running.again {
+            apply::insert_job(&transaction, running.book, kind, by_hand, force, now_us)?;
+        }
+        prune(&transaction, history)?;
+        transaction.commit()?;
+        self.work_added |= again;
+        Ok(())
+    }
+
+    /// Ends a job that failed, as the retry rules say. Where the book changed meanwhile the failure is out of date: the
+    /// job is queued afresh.
+    ///
+    /// # Errors
+    /// [`QueueError::NotRunning`].
+    pub fn fail(&mut self, job: JobId, failure: &Failure, now_us: i64) -> Result<NextStep, QueueError> {
+        let rules = self.rules;
+        let transaction = self.begin()?;
+        let running = running(&transaction, job)?;
+        transaction
+            .prepare_cached("UPDATE jobs SET failure_kind = ?2, last_error = ?3 WHERE id = ?1")?
+            .execute(params![job.0, rows::failure_kind_name(failure.kind), failure.reason])?;
+        let step = retry::decide(failure.kind, running.attempts, &rules, now_us);
+        let step = leave(&transaction, job, &running, step, now_us)?;
+        transaction.commit()?;
+        self.work_added |= step != NextStep::Parked;
+        Ok(step)
+    }
+
+    /// Puts a job back as if it had not been claimed: at shutdown.
+    ///
+    /// # Errors
+    /// [`QueueError::NotRunning`].
+    pub fn give_back(&mut self, job: JobId) -> Result<(), QueueError> {
+        let transaction = self.begin()?;
+        let running = running(&transaction, job)?;
+        leave(&transaction, job, &running, NextStep::GivenBack, 0)?;
+        transaction.commit()?;
+        self.work_added = true;
+        Ok(())
+    }
+
+    /// At start: what was running when the process died is queued again, its attempt counted; parked where that was one
+    /// attempt too many. Returns how many jobs were found.
+    pub fn recover(&mut self, now_us: i64) -> Result<usize, QueueError> {
+        let rules = self.rules;
+        let transaction = self.begin()?;
+        let left: Vec<i64> = transaction
+            .prepare_cached("SELECT id FROM jobs WHERE state = 'running' ORDER BY started_us, id")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for job in left.iter().copied().map(JobId) {
+            let running = running(&transaction, job)?;
+            let deaths = running.deaths + 1;
+            let times = if deaths == 1 { "once".to_owned() } else { format!("{deaths} times") };
+            let reason = format!("the process died {times} while working on it");
+            transaction
+                .prepare_cached(
+                    "UPDATE jobs SET deaths = ?2, failure_kind = 'transient', last_error = ?3 WHERE id = ?1",
+                )?
+                .execute(params![job.0, deaths, reason])?;
+            let step = retry::decide_after_death(running.attempts, &rules, now_us);
+            leave(&transaction, job, &running, step, now_us)?;
+        }
+        transaction.commit()?;
+        self.work_added |= !left.is_empty();
+        Ok(left.len())
+    }
+}
+
+fn running(connection: &Connection, job: JobId) -> Result<Running, QueueError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT book, attempts, deaths, again, again_by_hand, again_force FROM jobs WHERE id = ?1 AND state = 'running'",
+    )?;
+    statement
+        .query_and_then([job.0], |row| {
+            let again = row.get::<_, Option<String>>(3)?;
+            let again = again.map(|kind| {
+                Ok::<_, QueueError>(Again { kind: rows::job_kind(&kind)?, by_hand: row.get(4)?, force: row.get(5)? })
+            });
+            Ok(Running { book: row.get(0)?, attempts: row.get(1)?, deaths: row.get(2)?, again: again.transpose()? })
+        })?
+        .next()
+        .unwrap_or(Err(QueueError::NotRunning(job)))
+}
+
+/// Takes a job out of the running state without ending it. Returns what really happened: a change that came meanwhile
+/// overrules the step.
+fn leave(
+    connection: &Connection,
+    job: JobId,
+    running: &Running,
+    step: NextStep,
+    now_us: i64,
+) -> Result<NextStep, QueueError> {
+    let (state, attempts, next_try_us, finished_us, step) = match (&running.again, step) {
+        (Some(_), NextStep::GivenBack) => ("queued", 0, None, None, NextStep::GivenBack),
+        (Some(_), _) => ("queued", 0, None, None, NextStep::RetryAt(now_us)),
+        (None, NextStep::GivenBack) => ("queued", running.attempts.saturating_sub(1), None, None, step),
+        (None, NextStep::RetryAt(at)) => ("queued", running.attempts, (at > now_us).then_some(at), None, step),
+        (None, NextStep::Parked) => ("parked", running.attempts, None, Some(now_us), step),
+    };
+    let again = running.again.as_ref();
+    connection
+        .prepare_cached(
+            "UPDATE jobs SET state = ?2, attempts = ?3, next_try_us = ?4, finished_us = ?5, started_us = NULL, \
+             kind = ifnull(again, kind), by_hand = max(by_hand, again_by_hand), force = max(force, again_force), \
+             deaths = iif(?6, 0, deaths), again = NULL, again_by_hand = 0, again_force = 0, \
+             added_us = (SELECT added_us FROM books WHERE id = jobs.book) WHERE id = ?1",
+        )?
+        .execute(params![job.0, state, attempts, next_try_us, finished_us, again.is_some()])?;
+    Ok(step)
+}
+
+/// Forgets the oldest finished jobs beyond what is kept.
+fn prune(connection: &Connection, keep: i64) -> Result<(), QueueError> {
+    let done: i64 =
+        connection.prepare_cached("SELECT value FROM counters WHERE name = 'done'")?.query_row([], |row| row.get(0))?;
+    if done > keep {
+        connection
+            .prepare_cached(
+                "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' ORDER BY finished_us, id LIMIT ?1)",
+            )?
+            .execute([(done - keep).min(PRUNED_AT_ONCE)])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! The state: which books are known, what the store holds of them, and what is to do. One SQLite file on a local disk,
+//! and the only SQL in the project besides the reading of Calibre's catalogue.
+//!
+//! It must never forget a job, run one twice at a time, or report a book as done before its points are in the store.
+//! Every change is one transaction, on disk when the call returns (WAL, `synchronous=FULL`), so a crash at any point
+//! leaves either the state before or the state after.
+//!
+//! [`Queue`] is one connection; [`QueueHandle`] is the thread that owns it in the service.
+
+mod apply;
+mod books;
+mod dump;
+mod error;
+mod handle;
+mod jobs;
+mod lock;
+mod records;
+mod retry;
+mod rows;
+mod schema;
+mod views;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+
+pub use error::QueueError;
+pub use handle::{QueueHandle, QueueStopped};
+pub use lock::StateLock;
+pub use records::{
+    Applied, BookRecord, ClaimedJob, IndexedState, JobId, JobKind, JobReport, JobRow, JobState, LibraryRecord, Outcome,
+    QueueStats,
+};
+pub use retry::{NextStep, RetryRules};
+
+/// The state file's name in the state directory.
+pub const FILE_NAME: &str = "state.db";
+
+/// Finished jobs kept as history.
+const HISTORY: i64 = 20_000;
+
+/// One connection to the state.
+#[derive(Debug)]
+pub struct Queue {
+    connection: Connection,
+    path: PathBuf,
+    rules: RetryRules,
+    history: i64,
+    /// Set whenever a job may have become claimable, so that nobody has to remember to wake the workers.
+    work_added: bool,
+}
+
+impl Queue {
+    /// Opens the state file, creating it where it is absent, and brings its schema up to date.
+    ///
+    /// The caller holds the [`StateLock`]. Nothing is recovered yet: see [`Queue::recover`].
+    ///
+    /// # Errors
+    /// [`QueueError::Newer`], [`QueueError::NotAState`], [`QueueError::Corrupt`], [`QueueError::Open`],
+    /// [`QueueError::Io`]: all of them before a byte of the file is changed.
+    pub fn open(path: &Path) -> Result<Queue, QueueError> {
+        Ok(Self::with(schema::open(path)?, path.to_owned()))
+    }
+
+    /// A state that vanishes with the value, for tests.
+    pub fn open_in_memory() -> Result<Queue, QueueError> {
+        Ok(Self::with(schema::open_in_memory()?, PathBuf::from(":memory:")))
+    }
+
+    fn with(connection: Connection, path: PathBuf) -> Queue {
+        // As many as the module has statements: none is ever compiled twice.
+        connection.set_prepared_statement_cache_capacity(128);
+        Queue { connection, path, rules: RetryRules::default(), history: HISTORY, work_added: true }
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How often and how patiently failing jobs are tried from now on.
+    pub fn set_retry_rules(&mut self, rules: RetryRules) {
+        self.rules = rules;
+    }
+
+    /// How many finished jobs are kept as history from now on.
+    pub fn set_history(&mut self, jobs: u32) {
+        self.history = i64::from(jobs);
+    }
+
+    /// A remembered value (such as what the store's collection is bound to).
+    pub fn meta(&self, key: &str) -> Result<Option<String>, QueueError> {
+        let mut statement = self.connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+        Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+    }
+
+    /// Remembers a value; None forgets it.
+    pub fn set_meta(&mut self, key: &str, value: Option<&str>) -> Result<(), QueueError> {
+        match value {
+            Some(value) => self.connection.execute(
+                "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                [key, value],
+            )?,
+            None => self.connection.execute("DELETE FROM meta WHERE key = ?1", [key])?,
+        };
+        Ok(())
+    }
+
+    /// Whether claiming is stopped by a person's word. Survives a restart.
+    pub fn paused(&self) -> Result<bool, QueueError> {
+        Ok(self.meta("paused")?.is_some())
+    }
+
+    pub fn set_paused(&mut self, paused: bool) -> Result<(), QueueError> {
+        self.set_meta("paused", paused.then_some("1"))?;
+        self.work_added |= !paused;
+        Ok(())
+    }
+
+    /// Whether jobs may have become claimable since the last call.
+    fn take_work_added(&mut self) -> bool {
+        std::mem::take(&mut self.work_added)
+    }
+
+    /// A transaction that takes the write lock at once, so that it cannot fail half-way for lack of it.
+    fn begin(&mut self) -> Result<Transaction<'_>, QueueError> {
+        Ok(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
+    }
+}

@@ -1,0 +1,423 @@
+//! The embedded store: qdrant-edge in this process, under `<dir>/<collection>/`. Nothing to install, one process at
+//! a time. It must never run an operation by filter or a payload update of many ids: the engine replays them
+//! differently after a kill.
+//!
+//! Durable after a kill: every acknowledged write (it is in the memory-mapped log). Durable after a power loss:
+//! everything before the last [`EdgeStore::checkpoint`].
+
+mod engine;
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use qdrant_edge::{
+    Condition, CountRequest, DEFAULT_VECTOR_NAME, Distance, EdgeShard, FieldCondition, Match, MatchValue, NamedQuery,
+    OperationResult, Payload, PayloadOps, PointId, PointInsertOperations, PointOperations, PointStructPersisted,
+    QueryEnum, QueryRequest, Record, RetrieveRequest, ScoringQuery, ScrollRequest, SetPayloadOp, UpdateOperation,
+    ValueVariants, VectorStructPersisted, WithPayloadInterface, WithVector,
+};
+use uuid::Uuid;
+
+use self::engine::Engine;
+use super::verify::{self, Found, Sample};
+use super::{CollectionSpec, Filter, Hit, ScrollPage, StoreError, VectorStore, check_vector};
+use crate::domain::{BookPoints, CataloguePayload, Point};
+
+const LOCK_FILE: &str = ".lock";
+/// Bytes that stay free on the disk: a log segment is 32 MiB, and running out inside the engine kills the process.
+const MIN_FREE: u64 = 256 << 20;
+
+pub struct EdgeStore {
+    dir: PathBuf,
+    min_free: u64,
+    opened: Mutex<Option<Opened>>,
+    /// One opening at a time: the engine's own lock would take a second one for another process.
+    opening: Mutex<()>,
+    maintaining: AtomicBool,
+    // Held, never read: the operating system frees it with the process, however that ends. Dropped last.
+    _lock: File,
+}
+
+#[derive(Clone)]
+struct Opened {
+    name: String,
+    dimension: usize,
+    engine: Arc<Engine>,
+}
+
+impl EdgeStore {
+    /// Takes the store's directory, creating it where absent. The collection is opened by
+    /// [`VectorStore::ensure_collection`]. [`StoreError::InUse`] where another process holds it.
+    pub fn open(dir: &Path) -> Result<EdgeStore, StoreError> {
+        let location = || dir.display().to_string();
+        let failed = |what: &str, error: std::io::Error| {
+            let reason = format!("{what}: {error}");
+            match error.kind() {
+                // Not a matter of time.
+                ErrorKind::PermissionDenied | ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+                    StoreError::Rejected { location: location(), reason }
+                }
+                _ => StoreError::Unavailable { location: location(), reason },
+            }
+        };
+        fs::create_dir_all(dir).map_err(|error| failed("the directory cannot be created", error))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(dir.join(LOCK_FILE))
+            .map_err(|error| failed("its lock file cannot be opened", error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { location: location() }),
+            Err(TryLockError::Error(error)) => return Err(failed("its lock file cannot be locked", error)),
+        }
+        Ok(EdgeStore {
+            dir: dir.to_owned(),
+            min_free: MIN_FREE,
+            opened: Mutex::new(None),
+            opening: Mutex::new(()),
+            maintaining: AtomicBool::new(false),
+            _lock: lock,
+        })
+    }
+
+    /// Writes are refused while less than this many bytes are free on the disk.
+    #[must_use]
+    pub fn with_min_free(mut self, bytes: u64) -> Self {
+        self.min_free = bytes;
+        self
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opened(&self) -> Result<Opened, StoreError> {
+        self.lock().clone().ok_or_else(|| StoreError::CollectionMissing {
+            location: self.location(),
+            collection: "(none opened yet)".into(),
+        })
+    }
+
+    /// Opens the collection, creating it where there is none.
+    fn engine_for(&self, spec: &CollectionSpec) -> Result<Arc<Engine>, StoreError> {
+        if let Some(opened) = self.lock().as_ref().filter(|opened| opened.name == spec.name) {
+            return Ok(opened.engine.clone());
+        }
+        let path = self.dir.join(&spec.name);
+        let scratch = self.dir.join(format!(".{}.creating", spec.name));
+        let is_new = match fs::read_dir(&path) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) if error.kind() == ErrorKind::NotFound => true,
+            Err(error) => return Err(engine::unavailable(&path, format!("it cannot be read: {error}"))),
+        };
+        let engine = if is_new {
+            self.check_space()?;
+            Engine::create(&path, &scratch, spec.dimension)?
+        } else {
+            // What a kill during creation left; the complete collection is under its own name.
+            let _ = engine::remove_dir(&scratch);
+            Engine::load(&path)?
+        };
+        Ok(Arc::new(engine))
+    }
+
+    fn check_space(&self) -> Result<(), StoreError> {
+        let free = free_bytes(&self.dir)
+            .map_err(|error| engine::unavailable(&self.dir, format!("its disk cannot be asked for space: {error}")))?;
+        if free >= self.min_free {
+            return Ok(());
+        }
+        Err(engine::unavailable(
+            &self.dir,
+            format!(
+                "only {} MiB are free on its disk, at least {} are kept; free some space there",
+                free >> 20,
+                self.min_free >> 20
+            ),
+        ))
+    }
+
+    /// Which of `ids` are there, in their order.
+    fn present(&self, engine: &Engine, ids: &[Uuid]) -> Result<Vec<PointId>, StoreError> {
+        let records = engine.read("looking up points", |shard| {
+            shard.retrieve(RetrieveRequest {
+                point_ids: ids.iter().copied().map(PointId::Uuid).collect(),
+                with_payload: Some(WithPayloadInterface::Bool(false)),
+                with_vector: None,
+            })
+        })?;
+        Ok(records.into_iter().map(|record| record.id).collect())
+    }
+
+    /// One page in id order of the points that match.
+    fn page(
+        &self,
+        engine: &Engine,
+        filter: &Filter,
+        from: Option<PointId>,
+        limit: usize,
+    ) -> Result<(Vec<BookPoints>, Option<PointId>), StoreError> {
+        let filter = self.filter(filter)?;
+        let (records, next) = engine.read("reading points", |shard| {
+            shard.scroll(ScrollRequest {
+                offset: from,
+                limit: Some(limit),
+                filter: filter.clone(),
+                with_payload: Some(only_field("generation")),
+                with_vector: WithVector::Bool(false),
+                order_by: None,
+            })
+        })?;
+        Ok((records.into_iter().filter_map(book_points).collect(), next))
+    }
+
+    fn filter(&self, filter: &Filter) -> Result<Option<qdrant_edge::Filter>, StoreError> {
+        if filter.must.is_empty() {
+            return Ok(None);
+        }
+        let conditions: Result<Vec<Condition>, StoreError> = filter
+            .must
+            .iter()
+            .map(|(field, value)| {
+                let key = field.parse().map_err(|()| StoreError::Rejected {
+                    location: self.location(),
+                    reason: format!("{field:?} is no field name"),
+                })?;
+                let value = Match::Value(MatchValue { value: ValueVariants::String(value.clone()) });
+                Ok(Condition::Field(FieldCondition::new_match(key, value)))
+            })
+            .collect();
+        Ok(Some(qdrant_edge::Filter { must: Some(conditions?), ..qdrant_edge::Filter::default() }))
+    }
+}
+
+impl VectorStore for EdgeStore {
+    fn location(&self) -> String {
+        format!("embedded {}", self.dir.display())
+    }
+
+    fn ensure_collection(&self, spec: &CollectionSpec) -> Result<(), StoreError> {
+        verify::check_name(&spec.name, &self.location())?;
+        let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = self.engine_for(spec)?;
+        let found = engine.read("verifying the collection", look)?;
+        verify::verify(spec, &found)?;
+        engine.write("adding payload indexes", engine::add_indexes)?;
+        *self.lock() = Some(Opened { name: spec.name.clone(), dimension: spec.dimension, engine });
+        Ok(())
+    }
+
+    fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
+        let opened = self.opened()?;
+        for point in points {
+            check_vector(point.id, &point.vector, opened.dimension)?;
+        }
+        for batch in verify::batches(points, verify::BATCH_POINTS, verify::BATCH_BYTES) {
+            self.check_space()?;
+            let batch: Result<Vec<PointStructPersisted>, StoreError> = batch
+                .iter()
+                .map(|point| {
+                    Ok(PointStructPersisted {
+                        id: PointId::Uuid(point.id),
+                        vector: VectorStructPersisted::Single(point.vector.clone()),
+                        payload: Some(Payload(verify::payload_map(point, &self.location())?)),
+                    })
+                })
+                .collect();
+            let operation = PointOperations::UpsertPoints(PointInsertOperations::PointsList(batch?));
+            opened.engine.write("writing points", |shard| shard.update(UpdateOperation::PointOperation(operation)))?;
+        }
+        Ok(())
+    }
+
+    fn points_of_book(&self, book: Uuid) -> Result<Vec<BookPoints>, StoreError> {
+        let opened = self.opened()?;
+        let filter = Filter::field("book_uuid", book.to_string());
+        let (mut all, mut from) = (Vec::new(), None);
+        loop {
+            let (points, next) = self.page(&opened.engine, &filter, from, verify::PAGE)?;
+            all.extend(points);
+            if next.is_none() {
+                return Ok(all);
+            }
+            from = next;
+        }
+    }
+
+    fn delete(&self, ids: &[Uuid]) -> Result<(), StoreError> {
+        let opened = self.opened()?;
+        for ids in ids.chunks(verify::ID_BATCH) {
+            let ids = ids.iter().copied().map(PointId::Uuid).collect();
+            let operation = PointOperations::DeletePoints { ids };
+            opened.engine.write("deleting points", |shard| shard.update(UpdateOperation::PointOperation(operation)))?;
+        }
+        Ok(())
+    }
+
+    fn set_catalogue(&self, ids: &[Uuid], catalogue: &CataloguePayload) -> Result<(), StoreError> {
+        let opened = self.opened()?;
+        let what = || "the catalogue".to_owned();
+        let payload = Payload(verify::object(serde_json::to_value(catalogue), what, &self.location())?);
+        for ids in ids.chunks(verify::PAYLOAD_IDS) {
+            self.check_space()?;
+            // An absent id would fail the operation after a part of it was done.
+            let present = self.present(&opened.engine, ids)?;
+            if present.is_empty() {
+                continue;
+            }
+            let operation = PayloadOps::SetPayload(SetPayloadOp {
+                payload: payload.clone(),
+                points: Some(present),
+                filter: None,
+                key: None,
+            });
+            opened
+                .engine
+                .write("updating payloads", |shard| shard.update(UpdateOperation::PayloadOperation(operation)))?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, filter: &Filter) -> Result<usize, StoreError> {
+        let filter = self.filter(filter)?;
+        self.opened()?
+            .engine
+            .read("counting", |shard| shard.count(CountRequest { filter: filter.clone(), exact: true }))
+    }
+
+    fn search(&self, vector: &[f32], filter: &Filter, limit: usize) -> Result<Vec<Hit>, StoreError> {
+        let opened = self.opened()?;
+        check_vector(Uuid::nil(), vector, opened.dimension)?;
+        let filter = self.filter(filter)?;
+        let found = opened.engine.read("searching", |shard| {
+            let nearest = QueryEnum::Nearest(NamedQuery::default_dense(vector.to_vec()));
+            shard.query(QueryRequest {
+                query: Some(ScoringQuery::Vector(nearest)),
+                filter: filter.clone(),
+                with_payload: WithPayloadInterface::Bool(true),
+                ..QueryRequest::new(limit)
+            })
+        })?;
+        Ok(found
+            .into_iter()
+            .filter_map(|point| {
+                let payload = point.payload.map(|payload| payload.0).unwrap_or_default();
+                Some(Hit { id: uuid_of(point.id)?, score: point.score, payload })
+            })
+            .collect())
+    }
+
+    fn scroll(&self, from: Option<Uuid>, limit: usize) -> Result<ScrollPage, StoreError> {
+        let opened = self.opened()?;
+        let from = from.map(PointId::Uuid);
+        let (points, next) = self.page(&opened.engine, &Filter::default(), from, limit.max(1))?;
+        Ok(ScrollPage { points, next: next.and_then(uuid_of) })
+    }
+
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        self.opened()?.engine.write("flushing", EdgeShard::flush)
+    }
+
+    /// Builds the search index. Takes minutes on a large collection; searches and writes go on meanwhile.
+    fn maintain(&self) -> Result<(), StoreError> {
+        let opened = self.opened()?;
+        if self.maintaining.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let done = self.maintain_once(&opened);
+        self.maintaining.store(false, Ordering::Release);
+        done
+    }
+
+    fn health(&self) -> Result<(), StoreError> {
+        self.check_space()?;
+        match self.opened() {
+            Ok(opened) => opened.engine.shard().map(drop),
+            // The directory is ours; nobody asked for a collection yet.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl EdgeStore {
+    fn maintain_once(&self, opened: &Opened) -> Result<(), StoreError> {
+        // Segments are rebuilt beside the old ones.
+        let needed = directory_bytes(&self.dir.join(&opened.name)).saturating_add(self.min_free);
+        let free = free_bytes(&self.dir).unwrap_or(0);
+        if free < needed {
+            tracing::warn!(
+                store = %self.dir.display(), free_mib = free >> 20, needed_mib = needed >> 20,
+                "the search index is not built: too little free disk space; searches stay slower until there is"
+            );
+            return Ok(());
+        }
+        if opened.engine.write("building the search index", EdgeShard::optimize)? {
+            opened.engine.write("flushing", EdgeShard::flush)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the shard is, from its configuration and its first point.
+fn look(shard: &EdgeShard) -> OperationResult<Found> {
+    let (dimension, cosine) = match shard.config().vectors.get(DEFAULT_VECTOR_NAME) {
+        Some(vector) => (Some(vector.size), vector.distance == Distance::Cosine),
+        None => (None, false),
+    };
+    let (first, _) = shard.scroll(ScrollRequest {
+        limit: Some(1),
+        with_payload: Some(only_field("embedding_model_id")),
+        ..ScrollRequest::new()
+    })?;
+    let sample = match first.first() {
+        None => Sample::Empty,
+        Some(record) => Sample::of_payload(record.payload.as_ref().map(|payload| &payload.0)),
+    };
+    Ok(Found { dimension, cosine, sample })
+}
+
+fn only_field(name: &str) -> WithPayloadInterface {
+    match name.parse() {
+        Ok(path) => WithPayloadInterface::Fields(vec![path]),
+        // Not reached with this file's names; the whole payload is the correct, slower answer.
+        Err(()) => WithPayloadInterface::Bool(true),
+    }
+}
+
+fn book_points(record: Record) -> Option<BookPoints> {
+    let generation = verify::generation(record.payload.as_ref().map(|payload| &payload.0));
+    Some(BookPoints { id: uuid_of(record.id)?, generation })
+}
+
+/// None for an integer id, which nothing here ever writes.
+fn uuid_of(id: PointId) -> Option<Uuid> {
+    match id {
+        PointId::Uuid(uuid) => Some(uuid),
+        PointId::NumId(_) => None,
+    }
+}
+
+fn free_bytes(dir: &Path) -> std::io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(dir)?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
+/// Bytes that the files under `dir` occupy; what cannot be read counts as nothing.
+fn directory_bytes(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => directory_bytes(&entry.path()),
+            // Sparse files: what they occupy, not their length.
+            Ok(meta) => meta.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}

@@ -1,0 +1,169 @@
+//! The log (journald with fields when run by systemd, readable text otherwise) and the rates of the status.
+//! Must never block a stage or fail the service: a log that cannot be written is a poor reason to stop.
+
+use std::collections::VecDeque;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Where the log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogTarget {
+    Journal,
+    Stderr,
+}
+
+/// Starts the log: `level` is a level's name or a tracing filter. Says where it goes.
+///
+/// # Errors
+/// A filter that cannot be read, or a log that was started before.
+pub fn init(level: &str) -> Result<LogTarget, String> {
+    let filter = filter(level)?;
+    let registry = tracing_subscriber::registry().with(filter);
+    // Where systemd's promise of a journal is not kept, text on stderr is better than silence.
+    if stderr_is_the_journal()
+        && let Ok(journal) = tracing_journald::layer()
+    {
+        // Without a prefix the fields are what people type: `journalctl BOOK_ID=12`.
+        let journal = journal.with_field_prefix(None).with_syslog_identifier("alexandria-ingestd".into());
+        registry.with(journal).try_init().map_err(|error| error.to_string())?;
+        return Ok(LogTarget::Journal);
+    }
+    let text = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    registry.with(text).try_init().map_err(|error| error.to_string())?;
+    Ok(LogTarget::Stderr)
+}
+
+/// Whether [`init`] would take this `log.level`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_level(level: &str) -> Result<(), String> {
+    filter(level).map(drop)
+}
+
+/// A level's name means ours at that level, and warnings of the libraries: their chatter would bury the books.
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let bad = |reason: &str| {
+        format!(
+            "log.level '{level}': {reason}; use error, warn, info, debug, trace or a tracing filter such as 'info,alexandria_ingestd::store=debug'"
+        )
+    };
+    let text = level.trim();
+    let text = match text.to_lowercase().as_str() {
+        name @ ("info" | "debug" | "trace") => format!("warn,alexandria_ingestd={name}"),
+        name @ ("error" | "warn" | "off") => name.to_owned(),
+        // To a filter a misspelt level is a module that nothing is ever logged from.
+        _ if !text.contains('=') => return Err(bad("there is no such level")),
+        _ => text.to_owned(),
+    };
+    EnvFilter::try_new(text).map_err(|error| bad(&error.to_string()))
+}
+
+/// Whether stderr is the stream that systemd connected to the journal: JOURNAL_STREAM names its device and inode, and
+/// is inherited by processes whose stderr goes somewhere else.
+fn stderr_is_the_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let Ok(stderr) = std::io::stderr().as_fd().try_clone_to_owned() else { return false };
+    std::fs::File::from(stderr).metadata().is_ok_and(|found| names(&stream, found.dev(), found.ino()))
+}
+
+fn names(stream: &str, device: u64, inode: u64) -> bool {
+    stream.split_once(':').is_some_and(|(dev, ino)| dev.parse() == Ok(device) && ino.parse() == Ok(inode))
+}
+
+/// A rate over the last while: tokens a second, chunks a minute. Cheap enough for every batch.
+#[derive(Debug)]
+pub struct RateMeter {
+    window: Duration,
+    /// What came in, by second, oldest first: bounded by the window's seconds.
+    entries: Mutex<VecDeque<(Instant, u64)>>,
+}
+
+impl RateMeter {
+    pub fn new(window: Duration) -> Self {
+        Self { window, entries: Mutex::default() }
+    }
+
+    /// Notes that so much was done now.
+    pub fn add(&self, amount: u64) {
+        self.add_at(Instant::now(), amount);
+    }
+
+    /// The mean over the window, or since the first entry in it where that is shorter; 0 when nothing was done in it.
+    pub fn per_second(&self) -> f64 {
+        self.per_second_at(Instant::now())
+    }
+
+    fn add_at(&self, now: Instant, amount: u64) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        match entries.back_mut() {
+            Some((at, total)) if now.saturating_duration_since(*at) < Duration::from_secs(1) => *total += amount,
+            _ => entries.push_back((now, amount)),
+        }
+        self.forget_old(&mut entries, now);
+    }
+
+    fn per_second_at(&self, now: Instant) -> f64 {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forget_old(&mut entries, now);
+        let Some((first, _)) = entries.front() else { return 0.0 };
+        // The first entry's work was done before it was noted: over less than a second a rate would be noise.
+        let over = now.saturating_duration_since(*first).max(Duration::from_secs(1));
+        entries.iter().map(|(_, amount)| *amount as f64).sum::<f64>() / over.as_secs_f64()
+    }
+
+    fn forget_old(&self, entries: &mut VecDeque<(Instant, u64)>, now: Instant) {
+        while entries.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > self.window) {
+            entries.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_is_known_by_device_and_inode() {
+        assert!(names("8:42", 8, 42));
+        assert!(!names("8:43", 8, 42));
+        assert!(!names("", 8, 42));
+        assert!(!names("8", 8, 42));
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        for level in ["info", " INFO ", "warn", "off", "warn,alexandria_ingestd::store=debug", "hyper=trace"] {
+            check_level(level).unwrap();
+        }
+        for level in ["", "infoo", "7", "a=b=c", "warn,loud"] {
+            let error = check_level(level).unwrap_err();
+            assert!(error.contains("log.level"), "{error}");
+        }
+        assert_eq!(filter("debug").unwrap().to_string(), "alexandria_ingestd=debug,warn");
+    }
+
+    #[test]
+    fn a_rate_is_a_mean_that_is_forgotten() {
+        let meter = RateMeter::new(Duration::from_secs(60));
+        let start = Instant::now();
+        assert_eq!(meter.per_second_at(start), 0.0);
+        for second in 0..10 {
+            meter.add_at(start + Duration::from_secs(second), 50);
+            meter.add_at(start + Duration::from_millis(second * 1000 + 500), 50);
+        }
+        assert_eq!(meter.per_second_at(start + Duration::from_secs(10)), 100.0);
+        assert_eq!(meter.entries.lock().unwrap().len(), 10);
+        assert_eq!(meter.per_second_at(start + Duration::from_secs(100)), 0.0);
+    }
+}

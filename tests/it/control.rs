@@ -1,0 +1,484 @@
+//! The control socket with real parts: the server on a real queue, asked by the real alexandriactl and by raw HTTP.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use alexandria_ingestd::control::protocol::{
+    CurrentJob, JobsResponse, LibraryStatus, ModelStatus, SearchHit, SearchResponse, StatusSnapshot, StoreStatus,
+};
+use alexandria_ingestd::control::server::{ControlError, ControlHandles, ControlServer};
+use alexandria_ingestd::control::tables::{self, View};
+use alexandria_ingestd::domain::{Book, BookFile, Change, Failure, LibraryKind, Metadata, PassedOver, Source};
+use alexandria_ingestd::queue::{Queue, QueueHandle};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const LIBRARY: Uuid = Uuid::from_u128(0xA1);
+const NOW: i64 = 1_800_000_000_000_000;
+const VIEW: View = View { width: 100, now_us: NOW };
+
+fn book(number: i64, title: &str) -> Book {
+    Book {
+        uuid: Uuid::from_u128(number as u128),
+        library_uuid: LIBRARY,
+        source: Source::Calibre(number),
+        metadata: Metadata { title: title.into(), authors: vec!["Ana Anić".into()], ..Metadata::default() },
+        file: BookFile {
+            format: "EPUB".into(),
+            path: PathBuf::from(format!("/library/{title}.epub")),
+            data_id: Some(number),
+            size: 1000,
+            mtime_us: 5,
+        },
+        added_us: NOW - number,
+    }
+}
+
+/// Four books: one running, one parked, two queued.
+fn filled_queue() -> Queue {
+    let mut queue = Queue::open_in_memory().unwrap();
+    queue.library_at(LibraryKind::Calibre, Path::new("/library"), Some(LIBRARY)).unwrap();
+    let titles =
+        ["Running", "Encrypted", "Na Drini ćuprija", "A book whose title is long enough that it needs two lines"];
+    let changes: Vec<_> = titles.iter().zip(1..).map(|(title, number)| Change::New(book(number, title))).collect();
+    queue.apply(LIBRARY, &changes, NOW - 9_000_000).unwrap();
+    queue.claim(NOW - 5_000_000).unwrap().unwrap();
+    let bad = queue.claim(NOW - 4_000_000).unwrap().unwrap();
+    queue
+        .fail(
+            bad.id,
+            &Failure::book("the EPUB is encrypted (DRM): META-INF/encryption.xml lists OEBPS/c1.xhtml"),
+            NOW - 3_000_000,
+        )
+        .unwrap();
+    queue
+}
+
+/// A service of handles, running in this process until it is dropped.
+struct Service {
+    socket: PathBuf,
+    queue: QueueHandle,
+    asked: Arc<Mutex<Vec<String>>>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<Result<(), ControlError>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Service {
+    fn start() -> Service {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("run/control.sock");
+        let server = ControlServer::bind(&socket).unwrap();
+        let queue = QueueHandle::spawn(filled_queue()).unwrap();
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let note = |what: String| {
+            let asked = Arc::clone(&asked);
+            move |detail: String| asked.lock().unwrap().push(format!("{what} {detail}"))
+        };
+        let (rescanned, ingested, searched) = (note("rescan".into()), note("ingest".into()), note("search".into()));
+        let handles = ControlHandles {
+            queue: queue.clone(),
+            status: Arc::new(|| StatusSnapshot { version: "0.1.0".into(), pid: 42, ..StatusSnapshot::default() }),
+            rescan: Arc::new(move |full| rescanned(full.to_string())),
+            ingest_path: Arc::new(move |path| {
+                if path.ends_with(".pdf") {
+                    return Err(format!("{path}: PDF is not a format this service reads"));
+                }
+                ingested(path);
+                Ok("1 file queued".into())
+            }),
+            search: Arc::new(move |request| {
+                if request.q == "panic" {
+                    panic!("a bug in a handle");
+                }
+                if request.q == "down" {
+                    return Err("the store does not answer".into());
+                }
+                searched(format!("{request:?}"));
+                Ok(vec![SearchHit {
+                    title: "Found".into(),
+                    text: "a passage".into(),
+                    score: 0.5,
+                    ..SearchHit::default()
+                }])
+            }),
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap().block_on(
+                server.serve(handles, async {
+                    let _ = stopped.await;
+                }),
+            )
+        });
+        Service { socket, queue, asked, stop: Some(stop), thread: Some(thread), _dir: dir }
+    }
+
+    fn ctl(&self, arguments: &[&str]) -> Output {
+        ctl(&self.socket, arguments)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.ctl(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// One HTTP request as any client may send it; the status and the body.
+    fn raw(&self, request: &str) -> (u16, Value) {
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")))
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap().unwrap();
+        }
+        self.queue.stop();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn ctl(socket: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_alexandriactl")).arg("--socket").arg(socket).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+}
+
+fn post(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+}
+
+#[test]
+fn every_verb_does_what_it_says() {
+    let service = Service::start();
+
+    let status = service.json(&["status"]);
+    assert_eq!(status["pid"], 42);
+    assert_eq!(status["queue"]["parked"], 1, "the server asks the queue itself");
+    assert_eq!(service.json(&["queue"])["jobs"][0]["state"], "running");
+    assert_eq!(service.json(&["queue", "--state", "parked"])["total"], 1);
+    assert_eq!(service.json(&["queue", "--limit", "1"])["jobs"].as_array().unwrap().len(), 1);
+    assert_eq!(service.json(&["failed"])["jobs"][0]["title"], "Encrypted");
+
+    assert_eq!(service.json(&["retry", "2"])["retried"], 1);
+    assert_eq!(service.json(&["retry", "--all"])["retried"], 0);
+
+    assert_eq!(service.json(&["pause"]), json!({"paused": true}));
+    assert_eq!(service.json(&["status"])["paused"], true);
+    assert_eq!(service.json(&["resume"]), json!({"paused": false}));
+
+    service.json(&["ingest", "4"]);
+    assert_eq!(service.json(&["queue", "--state", "queued"])["jobs"][0]["source_id"], "4", "the front of the queue");
+    service.json(&["ingest", "/somewhere/new.epub"]);
+    assert!(text(&service.ctl(&["remove", "3"]).stdout).contains("Na Drini ćuprija"));
+
+    service.json(&["rescan"]);
+    service.json(&["rescan", "--full"]);
+    let found =
+        service.json(&["search", "wizards", "&", "č", "--limit", "3", "--author", "Ana Anić", "--language", "hr"]);
+    assert_eq!((found["query"].as_str(), found["hits"][0]["title"].as_str()), (Some("wizards & č"), Some("Found")));
+    assert_eq!(
+        *service.asked.lock().unwrap(),
+        [
+            "ingest /somewhere/new.epub",
+            "rescan false",
+            "rescan true",
+            r#"search SearchRequest { q: "wizards & č", limit: 3, language: Some("hr"), author: Some("Ana Anić") }"#,
+        ]
+    );
+}
+
+#[test]
+fn a_path_is_sent_as_the_service_must_see_it() {
+    let service = Service::start();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("novel.txt"), "text").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_alexandriactl"))
+        .current_dir(dir.path())
+        .arg("--socket")
+        .arg(&service.socket)
+        .args(["ingest", "novel.txt"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let expected = format!("ingest {}", dir.path().canonicalize().unwrap().join("novel.txt").display());
+    assert_eq!(*service.asked.lock().unwrap(), [expected]);
+}
+
+#[test]
+fn exit_codes_and_messages_tell_what_to_do() {
+    let service = Service::start();
+    for (arguments, code, says) in [
+        (vec!["status"], 0, "alexandria-ingestd 0.1.0"),
+        (vec!["failed"], 0, "encrypted (DRM)"),
+        (vec!["retry", "77"], 1, "no book '77' is known"),
+        (vec!["ingest", "77"], 1, "no book '77' is known"),
+        (vec!["remove", "/absent.epub"], 1, "no book '/absent.epub' is known"),
+        (vec!["ingest", "/x.pdf"], 1, "PDF is not a format"),
+        (vec!["search", "down"], 1, "the store does not answer"),
+        (vec!["search", " "], 1, "the query is empty"),
+        (vec!["search", "panic"], 1, "this is a bug"),
+        (vec!["status"], 0, "alexandria-ingestd 0.1.0"),
+        (vec![], 2, "Usage"),
+        (vec!["frobnicate"], 2, "unrecognized subcommand"),
+        (vec!["retry"], 2, "required"),
+        (vec!["retry", "2", "--all"], 2, "cannot be used with"),
+        (vec!["queue", "--limit", "many"], 2, "invalid value"),
+        (vec!["--help"], 0, "Exit codes"),
+    ] {
+        let output = service.ctl(&arguments);
+        let all = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {all}");
+        assert!(all.contains(says), "{arguments:?}: {all}");
+        let wrong_stream = if code == 0 { &output.stderr } else { &output.stdout };
+        assert!(wrong_stream.is_empty(), "{arguments:?}: {}", text(wrong_stream));
+    }
+    for verb in ["status", "queue", "failed", "retry", "rescan", "ingest", "remove", "pause", "resume", "search"] {
+        assert!(text(&service.ctl(&[verb, "--help"]).stdout).contains("Example"), "{verb} has no example");
+    }
+}
+
+#[test]
+fn a_service_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let absent = ctl(&socket, &["status"]);
+    // Left over by a crash: bound, and nobody listens.
+    drop(UnixListener::bind(&socket).unwrap());
+    let stale = ctl(&socket, &["status"]);
+    for output in [absent, stale] {
+        assert_eq!(output.status.code(), Some(1));
+        let says = text(&output.stderr);
+        assert!(says.contains(&*socket.to_string_lossy()), "{says}");
+        assert!(says.contains("systemctl status alexandria-ingestd"), "{says}");
+    }
+}
+
+#[test]
+fn something_else_on_the_socket_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let other = std::thread::spawn(move || {
+        for protocol in ["", "alexandria-protocol: 99\r\n"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).unwrap();
+            write!(stream, "HTTP/1.1 200 OK\r\n{protocol}content-length: 2\r\n\r\n{{}}").unwrap();
+        }
+    });
+    let says = text(&ctl(&socket, &["status"]).stderr);
+    assert!(says.contains("does not speak this service's language"), "{says}");
+    let says = text(&ctl(&socket, &["status"]).stderr);
+    assert!(says.contains("protocol 99"), "{says}");
+    other.join().unwrap();
+}
+
+#[test]
+fn bad_requests_get_json_with_a_fitting_status() {
+    let service = Service::start();
+    let large = "x".repeat((1 << 20) + 1);
+    for (request, status, says) in [
+        (get("/nothing"), 404, "there is no /nothing"),
+        (get("/pause"), 405, "does not take GET"),
+        (post("/status", ""), 405, "does not take POST"),
+        (post("/ingest", "{"), 400, "not what is expected"),
+        (post("/ingest", "{}"), 400, "missing field `target`"),
+        (post("/rescan", r#"{"ful": true}"#), 400, "unknown field `ful`"),
+        (post("/rescan", r#"{"full": 1}"#), 400, "invalid type"),
+        (post("/retry", &large), 413, "limit"),
+        (get("/search"), 400, "missing field `q`"),
+        (get("/queue?limit=-1"), 400, "limit"),
+        (get("/queue?state=lost"), 400, "unknown variant"),
+    ] {
+        let (got, body) = service.raw(&request);
+        let error = body["error"].as_str().unwrap_or_default();
+        assert_eq!(got, status, "{error}");
+        assert!(error.contains(says), "{error}");
+    }
+    let (_, body) = service.raw(&get("/nothing"));
+    assert!(body["hint"].as_str().unwrap().contains("POST /rescan"), "the verbs are listed");
+    // No body is a request with the defaults, so that `curl -X POST` is enough.
+    assert_eq!(service.raw(&post("/rescan", "")).0, 200);
+}
+
+#[test]
+fn a_number_of_two_libraries_asks_which() {
+    let service = Service::start();
+    let other = Uuid::from_u128(0xB2);
+    service
+        .queue
+        .call(move |queue| {
+            queue.library_at(LibraryKind::Calibre, Path::new("/other"), Some(other)).unwrap();
+            let mut twin = book(3, "Twin");
+            twin.uuid = Uuid::from_u128(333);
+            twin.library_uuid = other;
+            queue.apply(other, &[Change::New(twin)], NOW).unwrap();
+        })
+        .unwrap();
+    let (status, body) = service.raw(&post("/ingest", r#"{"target": "3"}"#));
+    assert_eq!(status, 409);
+    assert!(body["hint"].as_str().unwrap().contains(&Uuid::from_u128(333).to_string()), "{body}");
+    service.queue.call(|queue| queue.set_watched_library(LIBRARY).unwrap()).unwrap();
+    let (status, body) = service.raw(&post("/ingest", r#"{"target": "3"}"#));
+    assert_eq!(status, 200, "the watched library's book is meant: {body}");
+}
+
+#[test]
+fn the_socket_is_never_taken_from_another() {
+    let mut service = Service::start();
+    let mode = std::fs::metadata(&service.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let error = ControlServer::bind(&service.socket).unwrap_err();
+    assert!(matches!(error, ControlError::InUse { .. }), "{error}");
+    assert!(service.ctl(&["status"]).status.success(), "the first is left alone");
+    service.stop();
+    assert!(!service.socket.exists(), "removed at the end");
+
+    drop(UnixListener::bind(&service.socket).unwrap());
+    drop(ControlServer::bind(&service.socket).expect("a stale socket is replaced"));
+
+    let file = service.socket.with_file_name("precious");
+    std::fs::write(&file, "text").unwrap();
+    assert!(matches!(ControlServer::bind(&file), Err(ControlError::NotASocket { .. })));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
+    let long = service.socket.with_file_name("x".repeat(120));
+    assert!(matches!(ControlServer::bind(&long), Err(ControlError::PathTooLong { .. })));
+}
+
+#[test]
+fn a_stopped_queue_is_said_and_shutdown_does_not_hang() {
+    let mut service = Service::start();
+    service.queue.stop();
+    let output = service.ctl(&["queue"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("the queue's thread does not answer"), "{}", text(&output.stderr));
+    // A client that holds its connection open and says nothing.
+    let _idle = UnixStream::connect(&service.socket).unwrap();
+    let started = std::time::Instant::now();
+    service.stop();
+    assert!(started.elapsed() < std::time::Duration::from_secs(20));
+}
+
+fn full_status() -> StatusSnapshot {
+    let queue = filled_queue();
+    StatusSnapshot {
+        version: "0.1.0".into(),
+        pid: 4711,
+        uptime_seconds: 7384,
+        library: LibraryStatus {
+            path: "/mnt/calibre".into(),
+            kind: Some(LibraryKind::Calibre),
+            uuid: Some(LIBRARY),
+            filesystem: "cifs".into(),
+            available: true,
+            reason: None,
+            last_look_us: Some(NOW - 2_000_000),
+            books: 12_345,
+            passed_over: vec![PassedOver { uuid: LIBRARY, title: "Scan".into(), reason: "only PDF".into() }],
+        },
+        queue: queue.stats().unwrap(),
+        current: vec![CurrentJob {
+            book_uuid: Uuid::from_u128(1),
+            book_id: "calibre 1".into(),
+            title: "Running".into(),
+            stage: "embed".into(),
+            done_chunks: 123,
+            total_chunks: 456,
+            since_us: NOW - 75_000_000,
+        }],
+        model: ModelStatus {
+            id: "bge-m3".into(),
+            name: "BAAI/bge-m3".into(),
+            dimension: 1024,
+            device: "cuda:0".into(),
+            loads: 1,
+            fingerprint: "f".into(),
+        },
+        store: StoreStatus {
+            location: "embedded /var/lib/alexandria-ingestd/store".into(),
+            collection: "alexandria".into(),
+            points: Some(1_234_567),
+            healthy: true,
+            reason: None,
+        },
+        tokens_per_second: 12_345.6,
+        chunks_per_minute: 1480.2,
+        paused: false,
+        removals_waiting: 0,
+    }
+}
+
+#[test]
+fn status_reads_well() {
+    let mut status = full_status();
+    insta::assert_snapshot!("status", tables::status(&status, VIEW));
+    status.paused = true;
+    status.removals_waiting = 900;
+    status.library.available = false;
+    status.library.reason = Some("/mnt/calibre is not mounted".into());
+    status.store.healthy = false;
+    status.store.points = None;
+    status.store.reason = Some("connection refused".into());
+    insta::assert_snapshot!("status_of_a_bad_day", tables::status(&status, VIEW));
+    assert!(
+        tables::status(&StatusSnapshot::default(), VIEW).contains("not seen yet"),
+        "an empty status is readable too"
+    );
+}
+
+#[test]
+fn lists_read_well() {
+    let mut queue = filled_queue();
+    queue.enqueue_by_hand(LIBRARY, Uuid::from_u128(4), alexandria_ingestd::queue::JobKind::Ingest, false, NOW).unwrap();
+    let waiting = queue.claim(NOW).unwrap().unwrap();
+    queue.fail(waiting.id, &Failure::transient("the share answered 'Host is down'"), NOW).unwrap();
+    let jobs = queue.list(None, 10).unwrap();
+    insta::assert_snapshot!("queue", tables::queue(&JobsResponse { jobs, total: 15 }, VIEW));
+    let jobs = queue.parked(10).unwrap();
+    insta::assert_snapshot!("failed", tables::failed(&JobsResponse { jobs, total: 1 }, VIEW));
+    assert_eq!(tables::queue(&JobsResponse::default(), VIEW), "nothing is queued\n");
+    assert_eq!(tables::failed(&JobsResponse::default(), VIEW), "nothing has failed\n");
+}
+
+#[test]
+fn passages_read_well() {
+    let hit = SearchHit {
+        score: 0.7312,
+        title: "Debian Developer's Reference".into(),
+        author: "Barth & di Carlo".into(),
+        section: "5.9.5 Adopting a package".into(),
+        text: "A list of packages in need of a new maintainer is available. \n".repeat(12),
+        language: "en".into(),
+        source: "calibre".into(),
+        source_id: "12".into(),
+        ..SearchHit::default()
+    };
+    let short = SearchHit { text: "短い文。".into(), section: String::new(), title: "本".into(), ..hit.clone() };
+    let answer = SearchResponse { query: "adopt".into(), hits: vec![hit, short] };
+    insta::assert_snapshot!("search", tables::search(&answer, VIEW));
+    assert_eq!(tables::search(&SearchResponse { hits: vec![], ..answer }, VIEW), "nothing was found for 'adopt'\n");
+}

@@ -1,0 +1,111 @@
+//! The real small models against reference vectors of sentence-transformers 6.2 (torch, CPU, f32), and against
+//! candle-transformers' own models.
+
+use std::path::PathBuf;
+
+use alexandria_ingestd::embed::{CandleEmbedder, Embedder, EmbedderHandle, ModelFiles, ModelSpec, Priority, TokenIds};
+
+use crate::support::model_directory;
+
+#[derive(serde::Deserialize)]
+struct Reference {
+    text: String,
+    input_ids: Vec<u32>,
+    vector: Vec<f32>,
+}
+
+fn load(name: &str) -> CandleEmbedder {
+    let files = ModelFiles::open(ModelSpec::from_name(name), &model_directory(name)).unwrap();
+    CandleEmbedder::load(files, "cpu", 0).unwrap()
+}
+
+fn references(file: &str) -> Vec<Reference> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity").join(file);
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// Token ids equal (up to the reference's own truncation) and cosine >= 0.99999, alone and in one mixed batch.
+fn assert_parity(name: &str, file: &str) {
+    let mut embedder = load(name);
+    let tokenizer = embedder.tokenizer();
+    let references = references(file);
+    assert!(references.len() >= 8);
+    let mut batch = Vec::new();
+    for reference in &references {
+        let ids = tokenizer.encode(&reference.text).0;
+        if ids.len() == reference.input_ids.len() {
+            assert_eq!(ids, reference.input_ids, "{}", reference.text);
+        } else {
+            // The reference was cut at the limit: equal but for the last (special) token.
+            let cut = reference.input_ids.len() - 1;
+            assert_eq!(cut + 1, embedder.info().max_tokens);
+            assert_eq!(ids[..cut], reference.input_ids[..cut], "{}", reference.text);
+        }
+        batch.push(TokenIds(reference.input_ids.clone()));
+    }
+    let together = embedder.embed(&batch).unwrap();
+    let mut worst = 1f64;
+    for (index, reference) in references.iter().enumerate() {
+        let alone = embedder.embed(&batch[index..=index]).unwrap();
+        for vector in [&alone[0], &together[index]] {
+            worst = worst.min(cosine(vector, &reference.vector));
+        }
+    }
+    println!("{name}: worst cosine against the reference {worst:.8} over {} texts", references.len());
+    assert!(worst >= 0.99999, "worst cosine {worst}");
+}
+
+#[test]
+fn minilm_equals_sentence_transformers() {
+    assert_parity("minilm", "minilm-256.jsonl");
+}
+
+#[test]
+fn xlm_roberta_equals_sentence_transformers() {
+    assert_parity("me5-small-xlmr", "me5-small-xlmr.jsonl");
+}
+
+#[test]
+fn the_packed_encoder_equals_candle_transformers() {
+    use candle_core::{DType, Device, Tensor};
+    use candle_nn::VarBuilder;
+    use candle_transformers::models::xlm_roberta::{Config, XLMRobertaModel};
+
+    let directory = model_directory("me5-small-xlmr");
+    let config: Config = serde_json::from_slice(&std::fs::read(directory.join("config.json")).unwrap()).unwrap();
+    let tensors = candle_core::safetensors::load(directory.join("model.safetensors"), &Device::Cpu).unwrap();
+    let model = XLMRobertaModel::new(&config, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)).unwrap();
+
+    let mut embedder = load("me5-small-xlmr");
+    let tokenizer = embedder.tokenizer();
+    let limit = embedder.info().max_tokens;
+    for length in [3usize, 17, 200, limit] {
+        let text = "Riječ i word und Wort ".repeat(length);
+        let mut ids = tokenizer.encode(&text).0;
+        ids.truncate(length);
+        let packed = embedder.embed(&[TokenIds(ids.clone())]).unwrap().remove(0);
+        let input = Tensor::new(ids.as_slice(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+        let mask = input.ones_like().unwrap();
+        let types = input.zeros_like().unwrap();
+        let hidden = model.forward(&input, &mask, &types, None, None, None).unwrap();
+        let mean = hidden.squeeze(0).unwrap().mean(0).unwrap().to_vec1::<f32>().unwrap();
+        let agreement = cosine(&packed, &mean);
+        println!("length {length}: cosine {agreement:.8}");
+        assert!(agreement >= 0.99999, "length {length}: {agreement}");
+    }
+}
+
+#[test]
+fn a_text_over_the_limit_is_split_not_cut() {
+    let handle = EmbedderHandle::spawn(Box::new(load("minilm")), 4096).unwrap();
+    let head = "The parser reads a grammar and builds a tree of nodes. ".repeat(40);
+    let with_tail = format!("{head} {}", "Whales sing in the ocean at night. ".repeat(40));
+    let vectors = handle.embed(&[head.as_str(), with_tail.as_str(), "whales singing"], Priority::Bulk).unwrap();
+    assert!(cosine(&vectors[1], &vectors[2]) > cosine(&vectors[0], &vectors[2]) + 0.1, "the tail counts");
+}
