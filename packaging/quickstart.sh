@@ -78,10 +78,13 @@ TOML
 "$ingestd" --config "$config" check-config
 
 say "4/5 embedding (Ctrl-C is safe: the same command goes on where it was)"
+# On a terminal the progress bar speaks; a log file gets a line a book.
+warnings="error,alexandria_ingestd=warn"
+if [ -t 2 ]; then export ALEXANDRIA_LOG__LEVEL=$warnings; fi
 "$ingestd" --config "$config" ingest "$library"
 
 say "5/5 searching: $question"
-"$ingestd" --config "$config" search "$question"
+ALEXANDRIA_LOG__LEVEL=$warnings "$ingestd" --config "$config" search "$question"
 
 command="$(printf '%q' "$ingestd") --config $(printf '%q' "$config")"
 cat >&2 <<NEXT
