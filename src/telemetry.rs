@@ -60,8 +60,10 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     };
     let text = level.trim();
     let text = match text.to_lowercase().as_str() {
-        name @ ("info" | "debug" | "trace") => format!("warn,alexandria_ingestd={name}"),
-        name @ ("error" | "warn" | "off") => name.to_owned(),
+        name @ ("info" | "debug" | "trace") => format!("warn,qdrant_edge=error,alexandria_ingestd={name}"),
+        // The engine warns, hundreds of times, that a program which is not Qdrant's server has set no feature flags.
+        "warn" => "warn,qdrant_edge=error".to_owned(),
+        name @ ("error" | "off") => name.to_owned(),
         // To a filter a misspelt level is a module that nothing is ever logged from.
         _ if !text.contains('=') => return Err(bad("there is no such level")),
         _ => text.to_owned(),

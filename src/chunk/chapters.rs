@@ -27,10 +27,11 @@ pub fn merge_into_chapters(sections: &[Section], min_words: usize) -> Vec<Chapte
             _ => groups.push(Group::new(section, words)),
         }
     }
-    if groups.len() > 1 && groups.last().is_some_and(|group| group.words < min_words) {
-        if let (Some(small), Some(last)) = (groups.pop(), groups.last_mut()) {
-            small.sections.into_iter().for_each(|(section, words)| last.push(section, words));
-        }
+    if groups.len() > 1
+        && groups.last().is_some_and(|group| group.words < min_words)
+        && let (Some(small), Some(last)) = (groups.pop(), groups.last_mut())
+    {
+        small.sections.into_iter().for_each(|(section, words)| last.push(section, words));
     }
     groups.iter().map(Group::chapter).collect()
 }

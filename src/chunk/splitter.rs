@@ -141,12 +141,12 @@ impl<'a> Cursor<'a> {
     /// The chunks, after the last one was brought to a useful size: a tail under the minimum joins the chunk before
     /// it, or, where both are too much for one, the two are divided evenly.
     pub fn into_spans(mut self) -> Vec<TextSpan> {
-        if let [.., before, last] = self.starts[..] {
-            if self.token_sum(last..self.units.len()) < self.sizes.min {
-                self.starts.pop();
-                if self.token_sum(before..self.units.len()) > self.sizes.max {
-                    self.starts.push(self.even_border(before));
-                }
+        if let [.., before, last] = self.starts[..]
+            && self.token_sum(last..self.units.len()) < self.sizes.min
+        {
+            self.starts.pop();
+            if self.token_sum(before..self.units.len()) > self.sizes.max {
+                self.starts.push(self.even_border(before));
             }
         }
         let ends = self.starts.iter().skip(1).copied().chain([self.units.len()]);

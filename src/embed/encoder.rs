@@ -86,7 +86,7 @@ impl Encoder {
     /// Builds the encoder from a model's weights.
     pub fn new(config: &Config, position_offset: u32, weights: &Weights) -> Result<Self> {
         let hidden = config.hidden_size;
-        if config.num_attention_heads == 0 || hidden % config.num_attention_heads != 0 {
+        if config.num_attention_heads == 0 || !hidden.is_multiple_of(config.num_attention_heads) {
             bail!("{hidden} hidden units do not divide among {} heads", config.num_attention_heads);
         }
         let token_type = weights.get("embeddings.token_type_embeddings.weight")?.get(0)?;

@@ -83,6 +83,19 @@ pub enum ExtractError {
 }
 
 impl ExtractError {
+    /// The same, said of another path: of the book a working copy was made from.
+    #[must_use]
+    pub fn said_of(mut self, book: &Path) -> Self {
+        let (ExtractError::Corrupt { path, .. }
+        | ExtractError::Encrypted { path, .. }
+        | ExtractError::NoText { path }
+        | ExtractError::UnknownFormat { path, .. }
+        | ExtractError::TooLarge { path, .. }
+        | ExtractError::Io { path, .. }) = &mut self;
+        *path = book.to_owned();
+        self
+    }
+
     /// True where only another file helps; false where the disk or the mount is at fault and waiting may help.
     pub fn is_book_fault(&self) -> bool {
         !matches!(self, ExtractError::Io { .. })

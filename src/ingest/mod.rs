@@ -195,7 +195,7 @@ impl Ingestor {
         self.store.ensure_collection(&self.collection)?;
         match plan::need(job) {
             Need::Read => self.read_and_embed(job, job.force, timings),
-            Need::Keep(indexed) => self.keep(job, indexed, timings),
+            Need::Keep(indexed) => self.keep(job, *indexed, timings),
         }
     }
 
@@ -215,7 +215,8 @@ impl Ingestor {
         }
         self.step(job, Stage::Extract)?;
         let document = timings
-            .measure("extract", || extract::extract(copy.path(), &job.book.file.format, &self.settings.limits))?;
+            .measure("extract", || extract::extract(copy.path(), &job.book.file.format, &self.settings.limits))
+            .map_err(|error| error.said_of(&job.book.file.path))?;
         drop(copy.file);
         let text_hash = document.text_hash();
         if let Some(indexed) = plan::same_text(job, &text_hash, &copy.content_hash).filter(|_| !force) {

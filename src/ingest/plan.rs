@@ -29,7 +29,7 @@ pub enum Parents {
 #[derive(Debug, PartialEq)]
 pub enum Need {
     /// The file is the one that was read: only payloads may be behind.
-    Keep(IndexedState),
+    Keep(Box<IndexedState>),
     /// The file has to be read: its content decides.
     Read,
 }
@@ -39,7 +39,7 @@ pub enum Need {
 pub fn need(job: &ClaimedJob) -> Need {
     match &job.indexed {
         Some(indexed) if !job.force && indexed.file_signature == job.book.file.signature() => {
-            Need::Keep(indexed.clone())
+            Need::Keep(Box::new(indexed.clone()))
         }
         _ => Need::Read,
     }

@@ -130,8 +130,10 @@ impl Reconciler {
             heartbeat,
         })?;
         let snapshot = look.snapshot;
-        if snapshot.books.is_empty() && snapshot.passed_over.is_empty() && !known.is_empty() {
-            // The brake would let a small library go; an empty one is more likely not the library.
+        let empty = snapshot.books.is_empty() && snapshot.passed_over.is_empty();
+        if kind == LibraryKind::Folder && empty && !known.is_empty() {
+            // Calibre's catalogue says by its uuid that it is the right one; a folder without books says nothing, and
+            // the brake would let a small one go.
             return Err(LibraryError::Empty { path: self.settings.path.clone() }.into());
         }
         let library = self.remember_library(kind, snapshot.library_uuid)?;

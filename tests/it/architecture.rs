@@ -60,7 +60,7 @@ fn rust_files(directory: &Path) -> Vec<PathBuf> {
 fn imports(source: &str) -> Vec<String> {
     let code = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut found = Vec::new();
-    for prefix in ["crate::", "alexandria_ingestd::"] {
+    for prefix in ["crate::", "use alexandria_ingestd::"] {
         for (at, _) in code.match_indices(prefix) {
             let rest = &code[at + prefix.len()..];
             if let Some(group) = rest.strip_prefix('{') {

@@ -2,6 +2,8 @@
 //! store, the real socket. The embedder is the fake one; `main_job.rs` has the real models.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::calibre::CalibreLibrary;
@@ -75,7 +77,8 @@ fn bad_books_are_parked_with_the_reason_and_the_others_go_on() {
     let bytes = fs::read(&good).unwrap();
     let broken = good.with_file_name("broken.epub");
     fs::write(&broken, &bytes[..bytes.len() / 2]).unwrap();
-    let blank = library.epub("blank", "Blank", "B", "");
+    let blank = library.epub("locked", "Locked", "B", SHIPS);
+    encrypt(&blank);
     let empty = library.text("Empty", "");
     for file in [&broken, &blank, &empty, &good] {
         library.add(file);
@@ -85,13 +88,28 @@ fn bad_books_are_parked_with_the_reason_and_the_others_go_on() {
     daemon.until("three are parked", |daemon| daemon.status()["queue"]["parked"] == 3);
     daemon.until("the good one is in", |daemon| daemon.status()["queue"]["done_books"].as_u64() >= Some(1));
     let failed = text(&daemon.ctl(&["failed"]).stdout);
-    assert!(failed.contains("damaged") && failed.contains("empty"), "{failed}");
+    for reason in ["damaged", "empty", "DRM"] {
+        assert!(failed.contains(reason), "{reason}: {failed}");
+    }
     let jobs = daemon.json(&["failed"]);
     assert!(jobs["jobs"].as_array().unwrap().iter().all(|job| job["attempts"] == 1), "no retries for bad books");
     // A good copy un-parks the book.
     let id = library.calibredb(&["search", "title:broken"]).trim().to_owned();
     library.calibredb(&["add_format", &id, good.to_str().unwrap()]);
     daemon.until("the mended book is in", |daemon| daemon.status()["queue"]["parked"] == 2);
+}
+
+/// Says that the chapter is encrypted, as books with DRM do.
+fn encrypt(book: &Path) {
+    const MAKE: &str = r#"
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1], "a") as book:
+    book.writestr("META-INF/encryption.xml", '<encryption xmlns="urn:oasis:names:tc:opendocument:xmlns:container" '
+        'xmlns:enc="http://www.w3.org/2001/04/xmlenc#"><enc:EncryptedData><enc:EncryptionMethod '
+        'Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/><enc:CipherData><enc:CipherReference '
+        'URI="c.xhtml"/></enc:CipherData></enc:EncryptedData></encryption>')
+"#;
+    assert!(Command::new("python3").arg("-c").arg(MAKE).arg(book).status().unwrap().success());
 }
 
 #[test]
@@ -140,10 +158,9 @@ fn a_killed_service_goes_on_where_it_was() {
         library.add(&library.epub(&format!("b{number}"), &format!("Book {number}"), "A", &long));
     }
     let mut daemon = Daemon::new(&library.path());
-    for _ in 0..4 {
-        daemon.start();
-        daemon.kill();
-    }
+    daemon.start();
+    daemon.until("work has begun", |daemon| daemon.status()["queue"]["done_books"].as_u64() >= Some(1));
+    daemon.kill();
     daemon.start();
     daemon.until_indexed(6);
     let points = daemon.points();
