@@ -8,7 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -19,11 +21,12 @@ pub enum LogTarget {
     Stderr,
 }
 
-/// Starts the log: `level` is a level's name or a tracing filter. Says where it goes.
+/// Starts the log: `level` is a level's name or a tracing filter; lines on standard error go above `bar`. Says where
+/// the log goes.
 ///
 /// # Errors
 /// A filter that cannot be read, or a log that was started before.
-pub fn init(level: &str) -> Result<LogTarget, String> {
+pub fn init(level: &str, bar: Option<ProgressBar>) -> Result<LogTarget, String> {
     let filter = filter(level)?;
     let registry = tracing_subscriber::registry().with(filter);
     // Where systemd's promise of a journal is not kept, text on stderr is better than silence.
@@ -35,12 +38,34 @@ pub fn init(level: &str) -> Result<LogTarget, String> {
         registry.with(journal).try_init().map_err(|error| error.to_string())?;
         return Ok(LogTarget::Journal);
     }
+    // The message says what the fields say: on a terminal both would be one too many.
+    let message_alone = format::debug_fn(|writer, field, value| match field.name() {
+        "message" => write!(writer, "{value:?}"),
+        _ => Ok(()),
+    });
     let text = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .fmt_fields(message_alone)
+        .with_writer(move || AboveBar(bar.clone()))
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     registry.with(text).try_init().map_err(|error| error.to_string())?;
     Ok(LogTarget::Stderr)
+}
+
+/// Standard error, with the progress bar out of the way while a line is written.
+struct AboveBar(Option<ProgressBar>);
+
+impl std::io::Write for AboveBar {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        match &self.0 {
+            Some(bar) => bar.suspend(|| std::io::stderr().write(line)),
+            None => std::io::stderr().write(line),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// Whether [`init`] would take this `log.level`.
@@ -152,7 +177,7 @@ mod tests {
             let error = check_level(level).unwrap_err();
             assert!(error.contains("log.level"), "{error}");
         }
-        assert_eq!(filter("debug").unwrap().to_string(), "alexandria_ingestd=debug,warn");
+        assert_eq!(filter("debug").unwrap().to_string(), "alexandria_ingestd=debug,qdrant_edge=error,warn");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use alexandria_ingestd::control::tables::{self, View};
 use alexandria_ingestd::daemon::{self, DaemonError};
 use alexandria_ingestd::telemetry;
 use clap::{Parser, Subcommand};
+use indicatif::ProgressBar;
 
 /// Watches a Calibre library and keeps a Qdrant collection of its books' embeddings up to date.
 ///
@@ -92,15 +93,16 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
     let config = Config::load(arguments.config.as_deref(), std::env::vars(), &arguments.overrides)?;
+    let bar = matches!(arguments.verb, Some(Verb::Ingest { .. })).then(|| ProgressBar::new(0));
     let quiet = !matches!(arguments.verb, None | Some(Verb::Ingest { .. }));
     let level = if quiet && config.log.level == "info" { "warn" } else { config.log.level.as_str() };
-    if let Err(error) = telemetry::init(level) {
+    if let Err(error) = telemetry::init(level, bar.clone()) {
         return Err(DaemonError::Failed(error));
     }
     match arguments.verb {
         None => daemon::run(config)?,
         Some(Verb::CheckConfig) => println!("{}", daemon::check_config(&config)?),
-        Some(Verb::Ingest { paths }) => return ingest(&config, &paths),
+        Some(Verb::Ingest { paths }) => return ingest(&config, &paths, &bar.unwrap_or_else(ProgressBar::hidden)),
         Some(Verb::Search { query, limit, language, author, json }) => {
             let request = SearchRequest { q: query, limit, language, author };
             let hits = daemon::search_once(&config, &request)?;
@@ -122,8 +124,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ingest(config: &Config, paths: &[PathBuf]) -> Result<ExitCode, DaemonError> {
-    let summary = daemon::ingest_paths(config, paths)?;
+fn ingest(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Result<ExitCode, DaemonError> {
+    let summary = daemon::ingest_paths(config, paths, bar)?;
     println!(
         "{} books embedded, {} updated without embedding, {} unchanged, {} failed",
         summary.embedded,

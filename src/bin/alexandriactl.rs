@@ -90,6 +90,9 @@ enum Verb {
     /// Start no more books; those in work are finished
     #[command(after_help = "Example: alexandriactl pause")]
     Pause,
+    /// Let books leave the index that are gone from the library, where they are too many for that to happen by itself
+    #[command(after_help = "Example: alexandriactl status; alexandriactl approve")]
+    Approve,
     /// Go on after a pause
     #[command(after_help = "Example: alexandriactl resume")]
     Resume,
@@ -176,6 +179,7 @@ async fn ask(client: &Client, verb: Verb, json: bool) -> Result<String, ClientEr
             let target = absolute(target);
             show.answer(client.post("/remove", &TargetRequest { target, force: false }).await?, done)
         }
+        Verb::Approve => show.answer(client.post("/approve", &serde_json::json!({})).await?, done),
         Verb::Pause => show.answer(client.post("/pause", &serde_json::json!({})).await?, paused),
         Verb::Resume => show.answer(client.post("/resume", &serde_json::json!({})).await?, paused),
         Verb::Search { query, limit, language, author } => {

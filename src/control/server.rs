@@ -23,6 +23,7 @@ use super::protocol::{
     PausedResponse, RescanRequest, RetryRequest, RetryResponse, SearchHit, SearchRequest, SearchResponse,
     StatusSnapshot, TargetRequest,
 };
+use crate::clock::now_us;
 use crate::queue::{Queue, QueueError, QueueHandle, QueueStopped};
 
 /// Longest request body, in bytes.
@@ -34,7 +35,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(5);
 /// Linux keeps a socket's path in 108 bytes with a zero at the end.
 const LONGEST_PATH: usize = 107;
 
-const VERBS: &str = "GET /status, GET /queue, GET /failed, GET /search?q=TEXT, POST /retry, POST /rescan, POST /ingest, \
+const VERBS: &str = "GET /status, GET /queue, GET /failed, GET /search?q=TEXT, POST /retry, POST /rescan, POST /approve, POST /ingest, \
                      POST /remove, POST /pause, POST /resume";
 
 /// What the daemon lets the server use.
@@ -45,6 +46,8 @@ pub struct ControlHandles {
     pub status: Arc<dyn Fn() -> StatusSnapshot + Send + Sync>,
     /// Asks for a look at the library; true: a full comparison.
     pub rescan: Arc<dyn Fn(bool) + Send + Sync>,
+    /// Lets removals go that were held back for being too many at once; answers with how many.
+    pub approve: Arc<dyn Fn() -> usize + Send + Sync>,
     /// Takes in a path that is no known book's; answers with what was done.
     pub ingest_path: Arc<dyn Fn(String) -> Result<String, String> + Send + Sync>,
     pub search: Arc<dyn Fn(SearchRequest) -> Result<Vec<SearchHit>, String> + Send + Sync>,
@@ -158,6 +161,7 @@ fn router(handles: ControlHandles) -> Router {
         .route("/search", get(search))
         .route("/retry", post(retry))
         .route("/rescan", post(rescan))
+        .route("/approve", post(approve))
         .route("/ingest", post(ingest))
         .route("/remove", post(remove))
         .route("/pause", post(|state: State<ControlHandles>| set_paused(state, true)))
@@ -223,6 +227,18 @@ async fn retry(State(handles): State<ControlHandles>, request: Result<Bytes, Byt
     blocking(move || {
         let retried = on_queue(&handles.queue, move |queue| queue.retry(request.book.as_deref()))?;
         Ok(RetryResponse { retried })
+    })
+    .await
+}
+
+async fn approve(State(handles): State<ControlHandles>) -> Answer<DoneResponse> {
+    blocking(move || {
+        let message = match (handles.approve)() {
+            0 => "no removals wait".to_owned(),
+            1 => "1 book that is gone from the library leaves the index".to_owned(),
+            count => format!("{count} books that are gone from the library leave the index"),
+        };
+        Ok(DoneResponse { message, job: None })
     })
     .await
 }
@@ -411,10 +427,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
         Err(_) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the request panicked; this is a bug")
             .hint("the log has the details: journalctl -u alexandria-ingestd")),
     }
-}
-
-/// Microseconds since the epoch.
-fn now_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -30,7 +30,7 @@ pub struct IngestSummary {
 }
 
 /// Ingests files, folders and libraries, and whatever else the queue holds.
-pub fn ingest_paths(config: &Config, paths: &[PathBuf]) -> Result<IngestSummary, DaemonError> {
+pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Result<IngestSummary, DaemonError> {
     let parts = Parts::build(config)?;
     for path in paths {
         let message = take_in(&parts, config, path)?;
@@ -38,7 +38,7 @@ pub fn ingest_paths(config: &Config, paths: &[PathBuf]) -> Result<IngestSummary,
     }
     let stats = parts.queue.call(|queue| queue.stats()).map_err(LookError::from)??;
     let total = stats.queued + stats.waiting;
-    let bar = progress_bar(total);
+    show_bar(bar, total);
     let summary = Arc::new(Mutex::new(IngestSummary::default()));
     let finished = Arc::new(AtomicUsize::new(0));
     let (of_worker, counter) = (summary.clone(), finished.clone());
@@ -59,7 +59,7 @@ pub fn ingest_paths(config: &Config, paths: &[PathBuf]) -> Result<IngestSummary,
         },
     )
     .map_err(DaemonError::io("the workers cannot be started"))?;
-    let interrupted = watch(&parts, &workers, &bar, &finished)?;
+    let interrupted = watch(&parts, &workers, bar, &finished)?;
     bar.finish_and_clear();
     if interrupted {
         parts.embedder.stop();
@@ -111,15 +111,14 @@ fn take_in_file(parts: &Parts, config: &Config, path: &Path) -> Result<String, D
     Ok(format!("{}: '{title}' is queued", path.display()))
 }
 
-fn progress_bar(total: u64) -> ProgressBar {
-    let bar = ProgressBar::new(total);
+fn show_bar(bar: &ProgressBar, total: u64) {
+    bar.set_length(total);
     let style = ProgressStyle::with_template("[{elapsed_precise}] {bar:30} {pos}/{len} books  {wide_msg}");
     // The template is fixed and parses; without it the bar has its plain form.
     if let Ok(style) = style {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(250));
-    bar
 }
 
 /// Until the workers end or Ctrl-C; true for the latter.

@@ -205,11 +205,16 @@ fn report_other_chunkers(service: &Service) -> Result<(), DaemonError> {
 }
 
 fn control_handles(service: &Arc<Service>) -> ControlHandles {
-    let (status, rescan, ingest, searching) = (service.clone(), service.clone(), service.clone(), service.clone());
+    let [status, rescan, approve, ingest, searching] = std::array::from_fn(|_| service.clone());
     ControlHandles {
         queue: service.parts.queue.clone(),
         status: Arc::new(move || status_of(&status)),
         rescan: Arc::new(move |full| rescan.watcher.look_now(full)),
+        approve: Arc::new(move || {
+            let waiting = approve.reconciler.approve_removals();
+            approve.watcher.look_now(false);
+            waiting
+        }),
         ingest_path: Arc::new(move |path| {
             oneshot::take_in(&ingest.parts, &ingest.config, Path::new(&path)).map_err(|error| error.to_string())
         }),

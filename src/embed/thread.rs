@@ -5,7 +5,7 @@
 //! tokenises and never touches a file.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::Instant;
 
@@ -14,6 +14,8 @@ use super::{EmbedError, Embedder, ModelInfo, TextTokenizer, TokenIds, batch};
 
 /// Bulk requests in line before callers wait.
 const MAX_BULK_REQUESTS: usize = 4;
+
+static LOADS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether a request may wait for the batches of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,7 @@ pub struct EmbedderCounters {
 impl EmbedderHandle {
     /// Warms the model up, then hands it to its thread. `batch_tokens` is the budget of one batch.
     pub fn spawn(mut embedder: Box<dyn Embedder>, batch_tokens: usize) -> Result<Self, EmbedError> {
+        LOADS.fetch_add(1, Ordering::Relaxed);
         let info = Arc::new(embedder.info().clone());
         let tokenizer = embedder.tokenizer();
         embedder.embed(&[tokenizer.encode("warm up")])?;
@@ -91,9 +94,9 @@ impl EmbedderHandle {
         &self.info
     }
 
-    /// How often the model was loaded: once for the life of the handle, which is the life of the process.
+    /// How often a model was handed to a thread in this process: once, for ever.
     pub fn loads(&self) -> usize {
-        1
+        LOADS.load(Ordering::Relaxed)
     }
 
     pub fn tokenizer(&self) -> &Arc<dyn TextTokenizer> {

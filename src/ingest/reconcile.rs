@@ -3,6 +3,7 @@
 //! A look that fails changes nothing. Removals wait for the grace time, and a great many at once for a person.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
@@ -63,11 +64,13 @@ pub struct Reconciler {
     queue: QueueHandle,
     settings: ReconcileSettings,
     shelf: Mutex<ShelfState>,
+    /// So many removals may go although they are too many; 0 when nobody said so.
+    approved: AtomicUsize,
 }
 
 impl Reconciler {
     pub fn new(queue: QueueHandle, settings: ReconcileSettings) -> Self {
-        Self { queue, settings, shelf: Mutex::default() }
+        Self { queue, settings, shelf: Mutex::default(), approved: AtomicUsize::new(0) }
     }
 
     pub fn settings(&self) -> &ReconcileSettings {
@@ -77,6 +80,13 @@ impl Reconciler {
     /// What the last looks found.
     pub fn shelf(&self) -> ShelfState {
         self.lock().clone()
+    }
+
+    /// Lets the removals that wait now go at the next look, and no more than those. Returns how many they are.
+    pub fn approve_removals(&self) -> usize {
+        let waiting = self.lock().removals_waiting;
+        self.approved.store(waiting, Ordering::Relaxed);
+        waiting
     }
 
     /// Looks once and records the changes. `full` compares every file.
@@ -149,7 +159,7 @@ impl Reconciler {
         let mut shelf = self.lock();
         if removals_waiting > 0 && shelf.removals_waiting != removals_waiting {
             tracing::warn!(
-                "{removals_waiting} books are gone from the library, more than library.removal_limit allows at once; nothing is removed. Bring them back, or remove them by hand with `alexandriactl remove`"
+                "{removals_waiting} books are gone from the library, more than library.removal_limit allows at once; nothing is removed. Bring them back, or let them go with `alexandriactl approve`"
             );
         }
         shelf.library = Some(library);
@@ -206,6 +216,10 @@ impl Reconciler {
         let gone = changes.iter().filter(|change| matches!(change, Change::Gone(_))).count();
         let settings = &self.settings;
         if !too_many_removals(gone, known.len(), settings.removal_limit, settings.removal_limit_percent) {
+            return 0;
+        }
+        if gone <= self.approved.swap(0, Ordering::Relaxed) {
+            tracing::info!("{gone} books leave the index, as approved");
             return 0;
         }
         changes.retain(|change| !matches!(change, Change::Gone(_)));

@@ -198,6 +198,7 @@ fn log_finished(job: &ClaimedJob, summary: &JobSummary) {
     let report = &summary.report;
     let seconds: f64 = report.timings.values().sum();
     let stages: Vec<String> = report.timings.iter().map(|(stage, seconds)| format!("{stage} {seconds:.1}")).collect();
+    let stage = |name: &str| report.timings.get(name).copied().unwrap_or_default();
     let (book_id, title) = (job.book.source.id(), &job.book.metadata.title);
     match (&summary.indexed, report.outcome, job.kind) {
         (Some(indexed), Outcome::Embedded, _) => {
@@ -210,6 +211,10 @@ fn log_finished(job: &ClaimedJob, summary: &JobSummary) {
                 CHUNKS = indexed.chunks,
                 TOKENS = indexed.tokens,
                 SECONDS = seconds,
+                EXTRACT_SECONDS = stage("extract"),
+                BORDERS_SECONDS = stage("borders"),
+                EMBED_SECONDS = stage("embed"),
+                STORE_SECONDS = stage("store"),
                 CHUNKS_PER_MIN = chunks_per_minute,
                 DEVICE = report.device,
                 "book {book_id} '{title}' indexed: {} sections, {} chunks, {} tokens in {seconds:.1} s ({}), {chunks_per_minute:.0} chunks/min on {}",

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::calibre::{Catalogue, CatalogueBook};
-use super::files::{FileState, choose, inside, now_us, stat_file};
+use super::files::{FileState, choose, inside, stat_file};
 use super::{LibraryError, Look, SnapshotRequest};
+use crate::clock::now_us;
 use crate::domain::{Book, BookFile, KnownBook, LibraryKind, PassedOver, ShelfSnapshot, Source};
 
 /// Stats the chosen files: of new and changed rows only, or of every book on a full look.

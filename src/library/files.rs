@@ -6,7 +6,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::time::SystemTime;
 
 use super::error::is_mount_trouble;
 use super::{Heartbeat, LibraryError};
@@ -69,10 +68,6 @@ pub(super) fn inside(library: &Path, relative: &str) -> Option<PathBuf> {
     let relative = Path::new(relative);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
     (plain && relative.components().next().is_some()).then(|| library.join(relative))
-}
-
-pub(super) fn now_us() -> i64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::files::{FileStat, choose, now_us};
+use super::files::{FileStat, choose};
 use super::{Heartbeat, LibraryError, Look, SnapshotRequest};
+use crate::clock::now_us;
 use crate::domain::{
     Book, BookFile, KnownBook, LibraryKind, Metadata, PassedOver, ShelfSnapshot, Source, UUID_NAMESPACE,
 };

@@ -159,7 +159,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// A call into the library is about to be made.
     pub fn beat(&self) {
-        self.waiting_since_us.store(files::now_us(), Ordering::Relaxed);
+        self.waiting_since_us.store(crate::clock::now_us(), Ordering::Relaxed);
     }
 
     /// Nobody waits for the library.

@@ -1,13 +1,13 @@
 //! Libraries and books as the state knows them.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH};
 use super::{BookRecord, IndexedState, LibraryRecord, Queue, QueueError};
+use crate::clock::now_us;
 use crate::domain::{Book, KnownBook, LibraryKind};
 
 impl Queue {
@@ -243,9 +243,4 @@ fn find_library(
     let sql = format!("SELECT uuid, kind, path, first_seen_us FROM libraries WHERE {condition} LIMIT 1");
     let mut statement = connection.prepare_cached(&sql)?;
     statement.query_and_then(params, rows::library)?.next().transpose()
-}
-
-/// Microseconds since the epoch.
-fn now_us() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| rows::integer(since.as_micros()))
 }

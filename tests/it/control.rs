@@ -84,6 +84,7 @@ impl Service {
             queue: queue.clone(),
             status: Arc::new(|| StatusSnapshot { version: "0.1.0".into(), pid: 42, ..StatusSnapshot::default() }),
             rescan: Arc::new(move |full| rescanned(full.to_string())),
+            approve: Arc::new(|| 3),
             ingest_path: Arc::new(move |path| {
                 if path.ends_with(".pdf") {
                     return Err(format!("{path}: PDF is not a format this service reads"));
@@ -197,6 +198,7 @@ fn every_verb_does_what_it_says() {
 
     service.json(&["rescan"]);
     service.json(&["rescan", "--full"]);
+    assert_eq!(service.json(&["approve"])["message"], "3 books that are gone from the library leave the index");
     let found =
         service.json(&["search", "wizards", "&", "č", "--limit", "3", "--author", "Ana Anić", "--language", "hr"]);
     assert_eq!((found["query"].as_str(), found["hits"][0]["title"].as_str()), (Some("wizards & č"), Some("Found")));
@@ -256,7 +258,9 @@ fn exit_codes_and_messages_tell_what_to_do() {
         let wrong_stream = if code == 0 { &output.stderr } else { &output.stdout };
         assert!(wrong_stream.is_empty(), "{arguments:?}: {}", text(wrong_stream));
     }
-    for verb in ["status", "queue", "failed", "retry", "rescan", "ingest", "remove", "pause", "resume", "search"] {
+    for verb in
+        ["status", "queue", "failed", "retry", "rescan", "approve", "ingest", "remove", "pause", "resume", "search"]
+    {
         assert!(text(&service.ctl(&[verb, "--help"]).stdout).contains("Example"), "{verb} has no example");
     }
 }

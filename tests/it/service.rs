@@ -200,6 +200,45 @@ fn a_store_that_is_down_at_the_start_delays_and_loses_nothing() {
 }
 
 #[test]
+fn many_removals_at_once_wait_for_a_person() {
+    let library = CalibreLibrary::new();
+    let ids: Vec<String> = (0..12)
+        .map(|number| {
+            library.add(&library.text(&format!("Book {number}"), &format!("{BEES} Number {number}."))).to_string()
+        })
+        .collect();
+    let mut daemon = Daemon::new(&library.path());
+    daemon.start();
+    daemon.until_indexed(12);
+    library.calibredb(&["remove", "--permanent", &ids[..11].join(",")]);
+    daemon.until("the brake holds", |daemon| daemon.status()["removals_waiting"] == 11);
+    assert_eq!(daemon.status()["queue"]["done_books"], 12, "nothing went");
+    assert!(daemon.log().contains("alexandriactl approve"), "{}", daemon.log());
+    assert!(text(&daemon.ctl(&["approve"]).stdout).contains("11 books"));
+    daemon.until_indexed(1);
+    assert_eq!(daemon.status()["removals_waiting"], 0);
+    assert!(daemon.search("number 11")[0].1.contains("Number 11"));
+}
+
+#[test]
+fn a_store_that_dies_between_two_books_is_waited_for() {
+    let library = CalibreLibrary::new();
+    library.add(&library.epub("bees", "The Hive", "Ana Horvat", BEES));
+    let mut server = FakeQdrant::new(None);
+    let mut daemon = Daemon::new(&library.path());
+    daemon.set("store.kind", "server");
+    daemon.set("store.url", &server.url());
+    daemon.start();
+    daemon.until_indexed(1);
+    server.stop();
+    library.add(&library.epub("ships", "The Sea", "B", SHIPS));
+    daemon.until("the store is seen to be down", |daemon| daemon.status()["store"]["healthy"] == false);
+    server.start();
+    daemon.until_indexed(2);
+    assert_eq!(daemon.search("storm broke the mast")[0].0, "The Sea");
+}
+
+#[test]
 fn by_hand_verbs_ingest_remove_pause_and_resume() {
     let library = CalibreLibrary::new();
     let id = library.add(&library.epub("bees", "The Hive", "Ana Horvat", BEES));
