@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::domain::LibraryKind;
 use crate::ingest::{LookError, Reconciler, WorkerSettings, Workers};
 use crate::library::{self, Heartbeat};
-use crate::queue::{JobKind, Outcome};
+use crate::queue::{JobKind, Outcome, QueueError};
 
 /// How long the end of the work in hand is waited for after Ctrl-C.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -92,14 +92,29 @@ pub(super) fn take_in(parts: &Parts, config: &Config, path: &Path) -> Result<Str
 }
 
 fn take_in_file(parts: &Parts, config: &Config, path: &Path) -> Result<String, DaemonError> {
+    let name = path.display().to_string();
+    let known = parts
+        .queue
+        .call(move |queue| -> Result<_, QueueError> {
+            let books = queue.find_book(&name)?;
+            for record in &books {
+                let book = &record.book;
+                queue.enqueue_by_hand(book.library_uuid, book.uuid, JobKind::Ingest, false, now_us())?;
+            }
+            Ok(books)
+        })
+        .map_err(LookError::from)??;
+    if let Some(record) = known.first() {
+        // A library's own book: taken in as a loose file it would stand in the index twice.
+        return Ok(format!("{}: '{}' is queued", path.display(), record.book.metadata.title));
+    }
     let formats = parts.reconcile_settings(config, path, false).formats;
-    let name = path.to_owned();
     let library = parts
         .queue
         // One library of the kind holds all files named by hand, wherever they are.
         .call(|queue| queue.library_at(LibraryKind::Files, Path::new(""), None))
         .map_err(LookError::from)??;
-    let book = library::single_file(&name, library.uuid, &formats).map_err(LookError::from)?;
+    let book = library::single_file(path, library.uuid, &formats).map_err(LookError::from)?;
     let title = book.metadata.title.clone();
     parts
         .queue

@@ -242,3 +242,178 @@ pub fn stale(held: &[BookPoints], current: &[Point]) -> Vec<Uuid> {
     let current: HashSet<Uuid> = current.iter().map(|point| point.id).collect();
     held.iter().map(|point| point.id).filter(|id| !current.contains(id)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+    use crate::domain::{BookFile, Metadata, Source, TextSpan};
+    use crate::queue::{JobId, JobKind};
+
+    /// Words are tokens.
+    struct Words;
+
+    impl TokenCounter for Words {
+        fn token_ranges(&self, text: &str) -> Vec<Range<usize>> {
+            text.split_whitespace()
+                .map(|word| {
+                    let start = word.as_ptr() as usize - text.as_ptr() as usize;
+                    start..start + word.len()
+                })
+                .collect()
+        }
+    }
+
+    fn book() -> Book {
+        Book {
+            uuid: Uuid::from_u128(0xb00c),
+            library_uuid: Uuid::from_u128(0x11b),
+            source: Source::Calibre(42),
+            metadata: Metadata {
+                title: "Život pčela".into(),
+                authors: vec!["Ana Horvat".into(), "B. Babić".into()],
+                language: Some("hrv".into()),
+                tags: vec!["bees".into()],
+                ..Metadata::default()
+            },
+            file: BookFile {
+                format: "EPUB".into(),
+                path: "/library/book.epub".into(),
+                data_id: Some(7),
+                size: 10,
+                mtime_us: 1,
+            },
+            added_us: 0,
+        }
+    }
+
+    fn indexed(book: &Book) -> IndexedState {
+        IndexedState {
+            content_hash: "c".into(),
+            text_hash: "t".into(),
+            metadata_hash: book.metadata.hash(),
+            file_signature: book.file.signature(),
+            generation: "g".into(),
+            ..IndexedState::default()
+        }
+    }
+
+    fn job(book: Book, indexed: Option<IndexedState>) -> ClaimedJob {
+        ClaimedJob { id: JobId(1), kind: JobKind::Ingest, book, attempts: 1, force: false, indexed }
+    }
+
+    fn chapters() -> Vec<ChapterChunks> {
+        let text = "Pčela leti. Med je sladak.".to_owned();
+        let split = text.find("Med").unwrap_or_default();
+        let children =
+            vec![TextSpan { range: 0..split - 1, tokens: 2 }, TextSpan { range: split..text.len(), tokens: 3 }];
+        vec![ChapterChunks { title: "Košnica".into(), text, children }]
+    }
+
+    fn made(content_hash: &str) -> Vec<Point> {
+        let (book, chapters) = (book(), chapters());
+        let vectors = vec![vec![1.0, 0.0], vec![0.0, 1.0]];
+        points(&PointInputs {
+            book: &book,
+            file: &FileMetadata::default(),
+            chapters: &chapters,
+            child_vectors: &vectors,
+            parents: parents(&chapters, Parents::Mean, &Words, 100),
+            parent_vectors: mean_vectors(&chapters, &vectors),
+            model: &ModelInfo {
+                id: "bge-m3".into(),
+                name: "BAAI/bge-m3".into(),
+                dimension: 2,
+                max_tokens: 8192,
+                fingerprint: "m".into(),
+                device: "cpu".into(),
+            },
+            strategy: "universal-semantic",
+            content_hash,
+            generation: &generation(content_hash, "chunker", "model"),
+            ingested_at: "2026-11-22T08:16:48.325484",
+        })
+    }
+
+    #[test]
+    fn payloads_follow_the_contract() {
+        let shown: Vec<serde_json::Value> = made("content")
+            .iter()
+            .map(|point| serde_json::json!({ "id": point.id, "vector": point.vector, "payload": point.payload }))
+            .collect();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&shown).unwrap());
+    }
+
+    #[test]
+    fn ids_repeat_for_the_same_content_and_differ_for_another() {
+        let ids = |content: &str| made(content).iter().map(|point| point.id).collect::<Vec<_>>();
+        assert_eq!(ids("a"), ids("a"));
+        let (a, b): (HashSet<Uuid>, HashSet<Uuid>) = (ids("a").into_iter().collect(), ids("b").into_iter().collect());
+        assert_eq!((a.len(), a.intersection(&b).count()), (3, 0));
+    }
+
+    #[test]
+    fn a_child_names_its_parent_and_its_place() {
+        let points = made("a");
+        let (parent, second) = (&points[0], &points[2]);
+        assert_eq!(second.payload.parent_id.as_deref(), Some(parent.id.to_string().as_str()));
+        // Characters, not bytes: "Pčela leti." has 11 of them.
+        assert_eq!((second.payload.char_start, second.payload.char_end), (Some(12), Some(26)));
+        assert!((parent.vector[0] - std::f32::consts::FRAC_1_SQRT_2).abs() < 1e-6);
+    }
+
+    #[test]
+    fn only_what_may_have_changed_is_read() {
+        let book = book();
+        let state = indexed(&book);
+        assert_eq!(need(&job(book.clone(), None)), Need::Read);
+        assert!(matches!(need(&job(book.clone(), Some(state.clone()))), Need::Keep(_)));
+        assert_eq!(need(&ClaimedJob { force: true, ..job(book.clone(), Some(state.clone())) }), Need::Read);
+        let mut replaced = book.clone();
+        replaced.file.data_id = Some(8);
+        assert_eq!(need(&job(replaced.clone(), Some(state.clone()))), Need::Read);
+        let mut moved = book;
+        moved.file.path = "/elsewhere/book.epub".into();
+        moved.metadata.title = "Another".into();
+        assert!(matches!(need(&job(moved, Some(state.clone()))), Need::Keep(_)), "a rename reads nothing");
+
+        let again = job(replaced.clone(), Some(state));
+        let kept = same_bytes(&again, "c").unwrap();
+        assert_eq!((kept.file_signature, kept.generation.as_str()), (replaced.file.signature(), "g"));
+        assert!(same_bytes(&again, "other").is_none());
+        let kept = same_text(&again, "t", "other").unwrap();
+        assert_eq!((kept.content_hash.as_str(), kept.generation.as_str()), ("other", "g"));
+        assert!(same_text(&again, "other", "other").is_none());
+    }
+
+    #[test]
+    fn a_parent_over_the_limit_is_cut_on_a_word_border_and_keeps_its_whole_text() {
+        let text: String = (0..50).map(|n| format!("word{n} ")).collect();
+        let text = text.trim_end().to_owned();
+        let children = vec![TextSpan { range: 0..text.len(), tokens: 50 }];
+        let chapters = [ChapterChunks { title: String::new(), text: text.clone(), children }];
+        let cut = parents(&chapters, Parents::Embed, &Words, 22).remove(0);
+        assert_eq!((cut.tokens, cut.whole), (20, false));
+        assert!(cut.text.ends_with("word19") && text.starts_with(&cut.text));
+        assert!(parents(&chapters, Parents::None, &Words, 22).is_empty());
+        assert_eq!(section_name(&chapters, 0), "Section 1");
+    }
+
+    #[test]
+    fn stale_is_what_the_new_generation_does_not_have() {
+        let current = made("a");
+        let held: Vec<BookPoints> = made("old")
+            .iter()
+            .chain(&current)
+            .map(|point| BookPoints { id: point.id, generation: point.payload.generation.clone() })
+            .collect();
+        assert_eq!(stale(&held, &current), held[..3].iter().map(|point| point.id).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn children_that_cancel_still_give_a_unit_parent() {
+        let vectors = [vec![1.0, 0.0], vec![-1.0, 0.0]];
+        assert_eq!(mean_vectors(&chapters(), &vectors), [[1.0, 0.0]]);
+    }
+}
