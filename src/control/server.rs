@@ -308,7 +308,10 @@ async fn search(
 fn by_hand(handle: &QueueHandle, request: TargetRequest, kind: JobKind) -> Result<DoneResponse, Refusal> {
     let target = request.target.clone();
     let found = on_queue(handle, move |queue| {
-        let mut found = queue.find_book(&request.target)?;
+        let mut found = match (kind, Path::new(&request.target)) {
+            (JobKind::Ingest, path) if path.is_absolute() => queue.find_shelved(path)?.into_iter().collect(),
+            _ => queue.find_book(&request.target)?,
+        };
         if found.len() > 1
             && let Some(watched) = queue.watched_library()?
             && found.iter().any(|record| record.book.library_uuid == watched)

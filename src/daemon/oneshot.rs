@@ -92,21 +92,19 @@ pub(super) fn take_in(parts: &Parts, config: &Config, path: &Path) -> Result<Str
 }
 
 fn take_in_file(parts: &Parts, config: &Config, path: &Path) -> Result<String, DaemonError> {
-    let name = path.display().to_string();
-    let known = parts
+    let wanted = path.to_owned();
+    let shelved = parts
         .queue
         .call(move |queue| -> Result<_, QueueError> {
-            let books = queue.find_book(&name)?;
-            for record in &books {
-                let book = &record.book;
-                queue.enqueue_by_hand(book.library_uuid, book.uuid, JobKind::Ingest, false, now_us())?;
-            }
-            Ok(books)
+            let Some(record) = queue.find_shelved(&wanted)? else { return Ok(None) };
+            let book = record.book;
+            queue.enqueue_by_hand(book.library_uuid, book.uuid, JobKind::Ingest, false, now_us())?;
+            Ok(Some(book.metadata.title))
         })
         .map_err(LookError::from)??;
-    if let Some(record) = known.first() {
+    if let Some(title) = shelved {
         // A library's own book: taken in as a loose file it would stand in the index twice.
-        return Ok(format!("{}: '{}' is queued", path.display(), record.book.metadata.title));
+        return Ok(format!("{}: '{title}' is queued", path.display()));
     }
     let formats = parts.reconcile_settings(config, path, false).formats;
     let library = parts

@@ -126,6 +126,16 @@ impl Queue {
         self.select_records("b.path = ?1 OR b.source_id = ?1", params![text])
     }
 
+    /// The book of a scanned library whose file is at this path. Files named by hand are left out: nobody looks at them
+    /// again, so what the state knows of them may be old, and they have to be taken in anew.
+    pub fn find_shelved(&self, path: &Path) -> Result<Option<BookRecord>, QueueError> {
+        let found = self.select_records(
+            "b.path = ?1 AND b.library_uuid NOT IN (SELECT uuid FROM libraries WHERE kind = 'files')",
+            params![rows::path_value(path)],
+        )?;
+        Ok(found.into_iter().next())
+    }
+
     fn select_records(&self, condition: &str, params: impl rusqlite::Params) -> Result<Vec<BookRecord>, QueueError> {
         let sql = format!(
             "SELECT {BOOK}, {INDEXED}, b.indexed_at_us, b.missing_since_us, b.excluded_us, \

@@ -261,6 +261,10 @@ fn by_hand_verbs_ingest_remove_pause_and_resume() {
     assert!(daemon.ctl(&["ingest", file.to_str().unwrap()]).status.success());
     daemon.until_indexed(2);
     assert_eq!(daemon.search("storm broke the mast")[0].0, "Ships");
+    // Changed and named again, it is read again.
+    fs::write(&file, "Rivers run through the valley to the lake.").unwrap();
+    assert!(daemon.ctl(&["ingest", file.to_str().unwrap()]).status.success());
+    daemon.until("the new text is found", |daemon| daemon.search("rivers valley lake")[0].1.contains("Rivers"));
     let refused = daemon.ctl(&["ingest", "/nowhere/at/all.epub"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("/nowhere/at/all.epub"));
