@@ -25,7 +25,7 @@ pub struct Unit {
 /// The chapter's units, ascending, none over `max` tokens, covering all but whitespace.
 pub fn units(text: &str, language: &str, max: usize, counter: &dyn TokenCounter) -> Vec<Unit> {
     // A token belongs to where its last byte is: XLM-R's tokens begin at the space before the word.
-    let ends: Vec<usize> = counter.token_ranges(text).into_iter().map(|token| token.end.max(1) - 1).collect();
+    let ends: Vec<usize> = counter.token_ranges_in_pieces(text).into_iter().map(|token| token.end.max(1) - 1).collect();
     let count = |range: &Range<usize>| {
         ends.partition_point(|&end| end < range.end) - ends.partition_point(|&end| end < range.start)
     };

@@ -35,4 +35,27 @@ pub trait TokenCounter {
     /// The byte range of every token of `text`, ascending, without special tokens. Ranges may be empty or overlap
     /// where one character gives several tokens.
     fn token_ranges(&self, text: &str) -> Vec<Range<usize>>;
+
+    /// The same for a text of any length, piece by piece: a tokenizer needs a hundred bytes of memory for each byte it
+    /// is handed at once. Pieces end at a blank line, else at whitespace.
+    fn token_ranges_in_pieces(&self, text: &str) -> Vec<Range<usize>> {
+        const PIECE_BYTES: usize = 64 << 10;
+        let mut ranges = Vec::new();
+        let mut start = 0;
+        while start < text.len() {
+            let mut end = (start + PIECE_BYTES).min(text.len());
+            while !text.is_char_boundary(end) {
+                end += 1;
+            }
+            if end < text.len() {
+                let piece = &text[start..end];
+                let border = piece.rfind("\n\n").or_else(|| piece.rfind(char::is_whitespace)).filter(|&at| at > 0);
+                end = border.map_or(end, |at| start + at);
+            }
+            let tokens = self.token_ranges(&text[start..end]);
+            ranges.extend(tokens.into_iter().map(|token| token.start + start..token.end + start));
+            start = end;
+        }
+        ranges
+    }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::book::author_line;
+use super::book::{author_line, hex};
 use super::{Book, FileMetadata, Source, iso_639_1};
 
 /// Parent (chapter) or child (chunk).
@@ -92,6 +93,12 @@ pub struct CataloguePayload {
 }
 
 impl CataloguePayload {
+    /// A hash of everything in here, as hex: equal hashes mean that the points' payloads are as they should be.
+    pub fn hash(&self) -> String {
+        // Struct fields and BTreeMap keys serialise in a fixed order, so equal values give equal text.
+        hex(&Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
+    }
+
     /// The catalogue's data, completed by what the file says where the catalogue has nothing. A plain folder's
     /// catalogue knows only the file's name, so there the file's own title wins.
     pub fn new(book: &Book, file: &FileMetadata) -> Self {
@@ -130,9 +137,11 @@ pub struct Point {
     pub payload: Payload,
 }
 
-/// A point's id and generation: what is needed to tell a book's current points from stale ones.
+/// A point's id, library and generation: what is needed to tell a book's current points from stale ones, and from
+/// those of the same book in another library (Calibre keeps a book's uuid when it is copied).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BookPoints {
     pub id: Uuid,
+    pub library_uuid: String,
     pub generation: String,
 }

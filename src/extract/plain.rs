@@ -6,7 +6,7 @@ use super::text::is_invisible;
 use super::{ExtractError, Limits, decode, sections, source};
 use crate::domain::{Document, Section};
 
-/// Reads a text file as one section, titled by the file's name.
+/// Reads a text file as one section without a title: the file's name is not the text's, and may be a working copy's.
 pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
     let bytes = source::read_text_file(path, limits)?;
     let raw = decode::plain(&bytes);
@@ -16,13 +16,8 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
     }
     let text = tidy(&raw);
     let text = sections::nfc(&text).into_owned();
-    let sections = if text.is_empty() { vec![] } else { vec![Section { title: stem(path), level: 0, text }] };
+    let sections = if text.is_empty() { vec![] } else { vec![Section { title: String::new(), level: 0, text }] };
     Ok(Document { sections, ..Document::default() })
-}
-
-/// A file's name without its extension: the title of what has no other.
-pub fn stem(path: &Path) -> String {
-    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Words by one space, lines kept, one blank line for any number of them; a form feed is a blank line.

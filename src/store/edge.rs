@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use self::engine::Engine;
 use super::verify::{self, Found, Sample};
-use super::{CollectionSpec, Filter, Hit, ScrollPage, StoreError, VectorStore, check_vector};
+use super::{CollectionSpec, Ensured, Filter, Hit, ScrollPage, StoreError, VectorStore, check_vector};
 use crate::domain::{BookPoints, CataloguePayload, Point};
 
 const LOCK_FILE: &str = ".lock";
@@ -104,9 +104,9 @@ impl EdgeStore {
     }
 
     /// Opens the collection, creating it where there is none.
-    fn engine_for(&self, spec: &CollectionSpec) -> Result<Arc<Engine>, StoreError> {
+    fn engine_for(&self, spec: &CollectionSpec) -> Result<(Arc<Engine>, Ensured), StoreError> {
         if let Some(opened) = self.lock().as_ref().filter(|opened| opened.name == spec.name) {
-            return Ok(opened.engine.clone());
+            return Ok((opened.engine.clone(), Ensured::Present));
         }
         let path = self.dir.join(&spec.name);
         let scratch = self.dir.join(format!(".{}.creating", spec.name));
@@ -123,7 +123,7 @@ impl EdgeStore {
             let _ = engine::remove_dir(&scratch);
             Engine::load(&path)?
         };
-        Ok(Arc::new(engine))
+        Ok((Arc::new(engine), if is_new { Ensured::Created } else { Ensured::Present }))
     }
 
     fn check_space(&self) -> Result<(), StoreError> {
@@ -168,7 +168,7 @@ impl EdgeStore {
                 offset: from,
                 limit: Some(limit),
                 filter: filter.clone(),
-                with_payload: Some(only_field("generation")),
+                with_payload: Some(only_fields(&verify::BOOK_POINTS_FIELDS)),
                 with_vector: WithVector::Bool(false),
                 order_by: None,
             })
@@ -201,15 +201,15 @@ impl VectorStore for EdgeStore {
         format!("embedded {}", self.dir.display())
     }
 
-    fn ensure_collection(&self, spec: &CollectionSpec) -> Result<(), StoreError> {
+    fn ensure_collection(&self, spec: &CollectionSpec) -> Result<Ensured, StoreError> {
         verify::check_name(&spec.name, &self.location())?;
         let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        let engine = self.engine_for(spec)?;
+        let (engine, ensured) = self.engine_for(spec)?;
         let found = engine.read("verifying the collection", look)?;
         verify::verify(spec, &found)?;
         engine.write("adding payload indexes", engine::add_indexes)?;
         *self.lock() = Some(Opened { name: spec.name.clone(), dimension: spec.dimension, engine });
-        Ok(())
+        Ok(ensured)
     }
 
     fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
@@ -371,7 +371,7 @@ fn look(shard: &EdgeShard) -> OperationResult<Found> {
     };
     let (first, _) = shard.scroll(ScrollRequest {
         limit: Some(1),
-        with_payload: Some(only_field("embedding_model_id")),
+        with_payload: Some(only_fields(&["embedding_model_id"])),
         ..ScrollRequest::new()
     })?;
     let sample = match first.first() {
@@ -381,17 +381,16 @@ fn look(shard: &EdgeShard) -> OperationResult<Found> {
     Ok(Found { dimension, cosine, sample })
 }
 
-fn only_field(name: &str) -> WithPayloadInterface {
-    match name.parse() {
-        Ok(path) => WithPayloadInterface::Fields(vec![path]),
+fn only_fields(names: &[&str]) -> WithPayloadInterface {
+    match names.iter().map(|name| name.parse()).collect() {
+        Ok(paths) => WithPayloadInterface::Fields(paths),
         // Not reached with this file's names; the whole payload is the correct, slower answer.
         Err(()) => WithPayloadInterface::Bool(true),
     }
 }
 
 fn book_points(record: Record) -> Option<BookPoints> {
-    let generation = verify::generation(record.payload.as_ref().map(|payload| &payload.0));
-    Some(BookPoints { id: uuid_of(record.id)?, generation })
+    Some(verify::book_points(uuid_of(record.id)?, record.payload.as_ref().map(|payload| &payload.0)))
 }
 
 /// None for an integer id, which nothing here ever writes.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::verify::{self, Found, Sample};
-use super::{CollectionSpec, Filter, Hit, ScrollPage, StoreError, VectorStore, check_vector};
+use super::{CollectionSpec, Ensured, Filter, Hit, ScrollPage, StoreError, VectorStore, check_vector};
 use crate::domain::{BookPoints, CataloguePayload, Point};
 
 const LOCATION: &str = "memory";
@@ -50,7 +50,7 @@ impl VectorStore for MemoryStore {
         LOCATION.into()
     }
 
-    fn ensure_collection(&self, spec: &CollectionSpec) -> Result<(), StoreError> {
+    fn ensure_collection(&self, spec: &CollectionSpec) -> Result<Ensured, StoreError> {
         verify::check_name(&spec.name, LOCATION)?;
         let mut slot = self.lock();
         // Another name is another collection; this store keeps one.
@@ -59,10 +59,11 @@ impl VectorStore for MemoryStore {
                 None => Sample::Empty,
                 Some(first) => Sample::of_payload(Some(&first.payload)),
             };
-            return verify::verify(spec, &Found { dimension: Some(existing.dimension), cosine: true, sample });
+            verify::verify(spec, &Found { dimension: Some(existing.dimension), cosine: true, sample })?;
+            return Ok(Ensured::Present);
         }
         *slot = Some(Collection { name: spec.name.clone(), dimension: spec.dimension, points: BTreeMap::new() });
-        Ok(())
+        Ok(Ensured::Created)
     }
 
     fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
@@ -163,7 +164,7 @@ impl VectorStore for MemoryStore {
 }
 
 fn book_points(id: Uuid, stored: &Stored) -> BookPoints {
-    BookPoints { id, generation: verify::generation(Some(&stored.payload)) }
+    verify::book_points(id, Some(&stored.payload))
 }
 
 /// Cosine: both sides have unit norm.

@@ -90,6 +90,15 @@ pub struct Hit {
     pub payload: serde_json::Map<String, serde_json::Value>,
 }
 
+/// What [`VectorStore::ensure_collection`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ensured {
+    /// It was there.
+    Present,
+    /// It was not, and is empty now: whatever the state says is in it is not.
+    Created,
+}
+
 /// One page of a scroll.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ScrollPage {
@@ -105,12 +114,12 @@ pub trait VectorStore: Send + Sync {
 
     /// Creates the collection and its indexes when absent; verifies dimension, distance, unnamed vector and the model
     /// of one sampled point when present. Never alters what exists (missing payload indexes are added).
-    fn ensure_collection(&self, spec: &CollectionSpec) -> Result<(), StoreError>;
+    fn ensure_collection(&self, spec: &CollectionSpec) -> Result<Ensured, StoreError>;
 
     /// Writes points, acknowledged. Repeating it is harmless. Vectors are checked first ([`check_vector`]).
     fn upsert(&self, points: &[Point]) -> Result<(), StoreError>;
 
-    /// The ids and generations of all of a book's points (by payload `book_uuid`), in no particular order.
+    /// The ids, libraries and generations of all points with this payload `book_uuid`, in no particular order.
     fn points_of_book(&self, book: Uuid) -> Result<Vec<BookPoints>, StoreError>;
 
     /// Deletes points by id; absent ids are no error.

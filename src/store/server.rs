@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use self::reply::Target;
 use super::verify::{self, Found, Sample};
-use super::{CollectionSpec, Filter, Hit, KEYWORD_INDEXES, ScrollPage, StoreError, VectorStore, check_vector};
+use super::{CollectionSpec, Ensured, Filter, Hit, KEYWORD_INDEXES, ScrollPage, StoreError, VectorStore, check_vector};
 use crate::config::StoreConfig;
 use crate::domain::{BookPoints, CataloguePayload, Point};
 
@@ -207,7 +207,7 @@ impl ServerStore {
     fn sample(&self) -> Result<Sample, StoreError> {
         let request = ScrollPointsBuilder::new(self.name())
             .limit(1)
-            .with_payload(only_field("embedding_model_id"))
+            .with_payload(only_fields(&["embedding_model_id"]))
             .with_vectors(false);
         let response = self.call(|client| async move { client.scroll(request).await })?;
         Ok(match response.result.into_iter().next() {
@@ -225,7 +225,7 @@ impl ServerStore {
         let mut request = ScrollPointsBuilder::new(self.name())
             .filter(qdrant_filter(filter))
             .limit(u32::try_from(limit).unwrap_or(u32::MAX))
-            .with_payload(only_field("generation"))
+            .with_payload(only_fields(&verify::BOOK_POINTS_FIELDS))
             .with_vectors(false);
         if let Some(from) = from {
             request = request.offset(from);
@@ -236,7 +236,7 @@ impl ServerStore {
             .into_iter()
             .filter_map(|point| {
                 let id = uuid_of(point.id?)?;
-                Some(BookPoints { id, generation: verify::generation(Some(&json_map(point.payload))) })
+                Some(verify::book_points(id, Some(&json_map(point.payload))))
             })
             .collect();
         Ok((points, response.next_page_offset))
@@ -265,7 +265,7 @@ impl VectorStore for ServerStore {
         format!("server {}", self.target.url)
     }
 
-    fn ensure_collection(&self, spec: &CollectionSpec) -> Result<(), StoreError> {
+    fn ensure_collection(&self, spec: &CollectionSpec) -> Result<Ensured, StoreError> {
         if spec.name != self.config.collection {
             return Err(self.target.rejected(format!(
                 "this store was opened for collection '{}', not '{}'",
@@ -280,18 +280,20 @@ impl VectorStore for ServerStore {
                 .target
                 .rejected(format!("Qdrant {version} is too old; {}.{} or newer is needed", OLDEST.0, OLDEST.1)));
         }
-        let info = match self.info()? {
-            Some(info) => info,
+        let (info, ensured) = match self.info()? {
+            Some(info) => (info, Ensured::Present),
             None => {
                 self.create(spec)?;
-                self.info()?.ok_or_else(|| self.target.unavailable("the collection just created is not there"))?
+                let info = self.info()?;
+                let missing = || self.target.unavailable("the collection just created is not there");
+                (info.ok_or_else(missing)?, Ensured::Created)
             }
         };
         let (dimension, cosine) = unnamed_vector(&info);
         verify::verify(spec, &Found { dimension, cosine, sample: self.sample()? })?;
         self.add_indexes(&info)?;
         *self.dimension.lock().unwrap_or_else(PoisonError::into_inner) = Some(spec.dimension);
-        Ok(())
+        Ok(ensured)
     }
 
     fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
@@ -429,8 +431,8 @@ fn qdrant_filter(filter: &Filter) -> QdrantFilter {
     )
 }
 
-fn only_field(name: &str) -> SelectorOptions {
-    SelectorOptions::Include(PayloadIncludeSelector { fields: vec![name.to_owned()] })
+fn only_fields(names: &[&str]) -> SelectorOptions {
+    SelectorOptions::Include(PayloadIncludeSelector { fields: names.iter().map(|name| (*name).to_owned()).collect() })
 }
 
 /// One writer a book: its writes are applied in their order on every replica.

@@ -2,9 +2,10 @@
 //! and how points are cut into batches. Pure; must never talk to a store.
 
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::{CollectionSpec, Filter, StoreError};
-use crate::domain::Point;
+use crate::domain::{BookPoints, Point};
 
 /// Points of one request at most.
 pub(super) const BATCH_POINTS: usize = 256;
@@ -142,9 +143,14 @@ pub(super) fn matches(filter: &Filter, payload: &Map<String, Value>) -> bool {
     })
 }
 
-/// The payload's generation; empty where a foreign point has none.
-pub(super) fn generation(payload: Option<&Map<String, Value>>) -> String {
-    payload.and_then(|map| map.get("generation")).and_then(Value::as_str).unwrap_or_default().to_owned()
+/// The payload fields of [`book_points`].
+pub(super) const BOOK_POINTS_FIELDS: [&str; 2] = ["generation", "library_uuid"];
+
+/// A point as the state compares it; fields are empty where a foreign point has none.
+pub(super) fn book_points(id: Uuid, payload: Option<&Map<String, Value>>) -> BookPoints {
+    let text =
+        |name: &str| payload.and_then(|map| map.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned();
+    BookPoints { id, library_uuid: text("library_uuid"), generation: text("generation") }
 }
 
 #[cfg(test)]

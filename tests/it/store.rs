@@ -102,7 +102,16 @@ pub fn sorted(mut points: Vec<BookPoints>) -> Vec<(Uuid, String)> {
 }
 
 pub fn expected(points: &[Point]) -> Vec<(Uuid, String)> {
-    sorted(points.iter().map(|p| BookPoints { id: p.id, generation: p.payload.generation.clone() }).collect())
+    sorted(
+        points
+            .iter()
+            .map(|p| BookPoints {
+                id: p.id,
+                library_uuid: p.payload.library_uuid.clone(),
+                generation: p.payload.generation.clone(),
+            })
+            .collect(),
+    )
 }
 
 pub fn scroll_all(store: &dyn VectorStore, page: usize) -> Vec<(Uuid, String)> {
