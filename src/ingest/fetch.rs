@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::domain::{BookFile, Failure};
+use crate::library::is_mount_trouble;
 
 /// A local copy; the file goes when this is dropped.
 #[derive(Debug)]
@@ -85,13 +86,7 @@ pub fn copy_to_scratch(book: &BookFile, scratch: &Path, max_bytes: u64) -> Resul
 /// book's fault.
 fn library_failure(path: &Path, error: &io::Error) -> Failure {
     let reason = format!("cannot read {}: {error}", path.display());
-    // ENOTCONN, ECONNABORTED, ETIMEDOUT, EHOSTDOWN, EHOSTUNREACH, ESTALE, EAGAIN: what dead mounts answer.
-    const MOUNT_DOWN: [i32; 7] = [107, 103, 110, 112, 113, 116, 11];
-    if error.raw_os_error().is_some_and(|code| MOUNT_DOWN.contains(&code)) {
-        Failure::dependency(reason)
-    } else {
-        Failure::transient(reason)
-    }
+    if is_mount_trouble(error) { Failure::dependency(reason) } else { Failure::transient(reason) }
 }
 
 #[cfg(test)]

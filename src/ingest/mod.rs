@@ -25,11 +25,15 @@ use plan::Need;
 use uuid::Uuid;
 
 use crate::chunk::{ChunkSettings, chunk_sections};
-use crate::domain::{Book, CataloguePayload, ChapterChunks, Document, Failure, FileMetadata, Point, iso_639_1};
+use crate::domain::{
+    Book, BookPoints, CataloguePayload, ChapterChunks, Document, Failure, FailureKind, FileMetadata, LibraryKind,
+    Point, iso_639_1,
+};
 use crate::embed::{EmbedError, EmbedderHandle, Priority};
 use crate::extract::{self, ExtractError};
+use crate::library;
 use crate::queue::{ClaimedJob, IndexedState, JobKind, JobReport, Outcome, QueueError, QueueHandle, QueueStopped};
-use crate::store::{CollectionSpec, Filter, StoreError, VectorStore};
+use crate::store::{CollectionSpec, Ensured, StoreError, VectorStore};
 
 /// Points of one write.
 const POINTS_PER_WRITE: usize = 256;
@@ -79,6 +83,8 @@ impl From<StoreError> for JobError {
     fn from(error: StoreError) -> Self {
         Self::Failed(match error {
             StoreError::BadVector { .. } => Failure::book(error),
+            // What it refuses now it will refuse again: a few tries, then the book steps aside for the others.
+            StoreError::Rejected { .. } => Failure::transient(error),
             _ => Failure::dependency(error),
         })
     }
@@ -89,7 +95,9 @@ impl From<EmbedError> for JobError {
         match error {
             EmbedError::Stopped => Self::Interrupted,
             EmbedError::TooLong { .. } => Self::Failed(Failure::book(error)),
-            EmbedError::Load(_) | EmbedError::Compute(_) => Self::Failed(Failure::transient(error)),
+            EmbedError::Load(_) | EmbedError::Fetch(_) | EmbedError::Compute(_) => {
+                Self::Failed(Failure::transient(error))
+            }
         }
     }
 }
@@ -191,12 +199,29 @@ impl Ingestor {
     }
 
     fn ingest(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<(Outcome, IndexedState), JobError> {
-        // Before the hours of embedding, not after: a store that is down or another model's gives the job back.
-        self.store.ensure_collection(&self.collection)?;
+        self.ensure_store()?;
         match plan::need(job) {
             Need::Read => self.read_and_embed(job, job.force, timings),
             Need::Keep(indexed) => self.keep(job, *indexed, timings),
         }
+    }
+
+    /// Before the hours of embedding, not after: a store that is down, full or another model's gives the job back. A
+    /// collection that had to be made anew holds nothing of what the state says it does.
+    fn ensure_store(&self) -> Result<(), JobError> {
+        let waits = |error: StoreError| JobError::Failed(Failure::dependency(error));
+        if self.store.ensure_collection(&self.collection).map_err(waits)? == Ensured::Created {
+            self.queue.call(|queue| queue.forget_indexed(crate::clock::now_us()))??;
+        }
+        self.store.health().map_err(waits)
+    }
+
+    /// The book's points in the store; those of the same book in another library are not its own.
+    fn held(&self, job: &ClaimedJob) -> Result<Vec<BookPoints>, StoreError> {
+        let library = job.book.library_uuid.to_string();
+        let mut held = self.store.points_of_book(job.book.uuid)?;
+        held.retain(|point| point.library_uuid == library);
+        Ok(held)
     }
 
     /// Reads the file; embeds it only if its text is not what the store holds already (or `force`).
@@ -209,7 +234,8 @@ impl Ingestor {
         self.step(job, Stage::Copy)?;
         let copy = timings.measure("copy", || {
             fetch::copy_to_scratch(&job.book.file, &self.settings.scratch_dir, self.settings.max_file_bytes)
-        })?;
+        });
+        let copy = copy.map_err(|failure| self.whose_fault(job, failure))?;
         if let Some(indexed) = plan::same_bytes(job, &copy.content_hash).filter(|_| !force) {
             return self.keep(job, indexed, timings);
         }
@@ -219,7 +245,8 @@ impl Ingestor {
             .map_err(|error| error.said_of(&job.book.file.path))?;
         drop(copy.file);
         let text_hash = document.text_hash();
-        if let Some(indexed) = plan::same_text(job, &text_hash, &copy.content_hash).filter(|_| !force) {
+        let kept = plan::same_text(job, &text_hash, &copy.content_hash, document.file_metadata());
+        if let Some(indexed) = kept.filter(|_| !force) {
             return self.keep(job, indexed, timings);
         }
         self.embed_and_write(job, &document, copy.content_hash, text_hash, timings)
@@ -234,13 +261,14 @@ impl Ingestor {
         timings: &mut Timings,
     ) -> Result<(Outcome, IndexedState), JobError> {
         self.step(job, Stage::Store)?;
-        let metadata_hash = job.book.metadata.hash();
+        let catalogue = CataloguePayload::new(&job.book, &indexed.file_metadata);
+        let metadata_hash = catalogue.hash();
         let outcome = timings.measure("store", || -> Result<Option<Outcome>, JobError> {
             let Some(ids) = self.settle(job, &indexed)? else { return Ok(None) };
             if indexed.metadata_hash == metadata_hash {
                 return Ok(Some(Outcome::Unchanged));
             }
-            self.store.set_catalogue(&ids, &CataloguePayload::new(&job.book, &indexed.file_metadata))?;
+            self.store.set_catalogue(&ids, &catalogue)?;
             self.store.checkpoint()?;
             Ok(Some(Outcome::PayloadOnly))
         })?;
@@ -256,7 +284,7 @@ impl Ingestor {
 
     /// Deletes what a crash left of other generations. The ids of the book's points; None where some are missing.
     fn settle(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<Option<Vec<Uuid>>, JobError> {
-        let held = self.store.points_of_book(job.book.uuid)?;
+        let held = self.held(job)?;
         let (current, stale): (Vec<_>, Vec<_>) =
             held.into_iter().partition(|point| point.generation == indexed.generation);
         if current.len() != indexed.points {
@@ -309,7 +337,7 @@ impl Ingestor {
         let indexed = IndexedState {
             content_hash,
             text_hash,
-            metadata_hash: job.book.metadata.hash(),
+            metadata_hash: CataloguePayload::new(&job.book, &file).hash(),
             file_signature: job.book.file.signature(),
             file_metadata: file,
             generation,
@@ -379,7 +407,7 @@ impl Ingestor {
         }
         self.store.checkpoint()?;
         self.record(job, indexed)?;
-        let stale = plan::stale(&self.store.points_of_book(job.book.uuid)?, points);
+        let stale = plan::stale(&self.held(job)?, points);
         if !stale.is_empty() {
             self.store.delete(&stale)?;
             self.store.checkpoint()?;
@@ -390,13 +418,34 @@ impl Ingestor {
     fn remove(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<Outcome, JobError> {
         self.step(job, Stage::Store)?;
         timings.measure("store", || {
-            self.store.ensure_collection(&self.collection)?;
-            let ids: Vec<_> = self.store.points_of_book(job.book.uuid)?.into_iter().map(|point| point.id).collect();
+            self.ensure_store()?;
+            let ids: Vec<_> = self.held(job)?.into_iter().map(|point| point.id).collect();
             self.store.delete(&ids)?;
             self.store.checkpoint()?;
             self.expect_points(job, 0)
         })?;
         Ok(Outcome::Removed)
+    }
+
+    /// A file that is not there is the book's trouble only while the library itself is: an unmounted share must not
+    /// spend the attempts of every book that waits.
+    fn whose_fault(&self, job: &ClaimedJob, failure: Failure) -> JobError {
+        let uuid = job.book.library_uuid;
+        let library = self.queue.call(move |queue| queue.libraries());
+        let Ok(Ok(libraries)) = library else { return failure.into() };
+        match libraries.into_iter().find(|library| library.uuid == uuid) {
+            Some(library) if failure.kind == FailureKind::Transient && library.kind != LibraryKind::Files => {
+                match library::detect(&library.path) {
+                    Ok(kind) if kind == library.kind => failure.into(),
+                    Ok(_) => {
+                        Failure::dependency(format!("{failure}; its library is not at {}", library.path.display()))
+                            .into()
+                    }
+                    Err(error) => Failure::dependency(error).into(),
+                }
+            }
+            _ => failure.into(),
+        }
     }
 
     fn record(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<(), JobError> {
@@ -405,7 +454,7 @@ impl Ingestor {
     }
 
     fn expect_points(&self, job: &ClaimedJob, expected: usize) -> Result<(), JobError> {
-        let held = self.store.count(&Filter::field("book_uuid", job.book.uuid.to_string()))?;
+        let held = self.held(job)?.len();
         if held == expected {
             return Ok(());
         }

@@ -53,10 +53,16 @@ pub fn same_bytes(job: &ClaimedJob, content_hash: &str) -> Option<IndexedState> 
 
 /// The state to keep where the bytes changed but the text did not (Calibre's "embed metadata", another format of the
 /// same text).
-pub fn same_text(job: &ClaimedJob, text_hash: &str, content_hash: &str) -> Option<IndexedState> {
+pub fn same_text(
+    job: &ClaimedJob,
+    text_hash: &str,
+    content_hash: &str,
+    file_metadata: FileMetadata,
+) -> Option<IndexedState> {
     let indexed = job.indexed.as_ref().filter(|indexed| indexed.text_hash == text_hash)?;
     Some(IndexedState {
         content_hash: content_hash.to_owned(),
+        file_metadata,
         file_signature: job.book.file.signature(),
         ..indexed.clone()
     })
@@ -68,9 +74,9 @@ pub fn generation(content_hash: &str, chunker_fingerprint: &str, model_fingerpri
     Uuid::new_v5(&UUID_NAMESPACE, name.as_bytes()).simple().to_string()[..16].to_owned()
 }
 
-/// The same book, generation, level and index always give the same id.
-fn point_id(book: Uuid, generation: &str, level: ChunkLevel, section: usize, index: usize) -> Uuid {
-    let name = format!("{book}\n{generation}\n{}\n{section}\n{index}", level.as_str());
+/// The same book, generation, level and index always give the same id; the same book in two libraries gives two.
+fn point_id(book: &Book, generation: &str, level: ChunkLevel, section: usize, index: usize) -> Uuid {
+    let name = format!("{}\n{}\n{generation}\n{}\n{section}\n{index}", book.library_uuid, book.uuid, level.as_str());
     Uuid::new_v5(&UUID_NAMESPACE, name.as_bytes())
 }
 
@@ -101,7 +107,7 @@ pub fn parents(
             if tokens <= content_tokens {
                 return ParentText { text: chapter.text.clone(), tokens, whole: true };
             }
-            let ranges = counter.token_ranges(&chapter.text);
+            let ranges = counter.token_ranges_in_pieces(&chapter.text);
             // Two less, because a cut may tokenise to one more.
             let keep = content_tokens.saturating_sub(2).min(ranges.len());
             let end = keep.checked_sub(1).map_or(0, |last| ranges[last].end);
@@ -162,7 +168,7 @@ pub fn points(inputs: &PointInputs) -> Vec<Point> {
     let catalogue = CataloguePayload::new(inputs.book, inputs.file);
     let payload = |level, section: usize, text: String, tokens| Payload {
         text,
-        section_name: section_name(inputs.chapters, section),
+        section_name: section_name(inputs.chapters, section, &catalogue.book_title),
         chunk_level: level,
         token_count: tokens,
         ingested_at: inputs.ingested_at.to_owned(),
@@ -189,7 +195,7 @@ pub fn points(inputs: &PointInputs) -> Vec<Point> {
         generation: inputs.generation.to_owned(),
         catalogue: catalogue.clone(),
     };
-    let id = |level, section, index| point_id(inputs.book.uuid, inputs.generation, level, section, index);
+    let id = |level, section, index| point_id(inputs.book, inputs.generation, level, section, index);
     let mut points = Vec::new();
     let mut child_vectors = inputs.child_vectors.iter();
     for (section, chapter) in inputs.chapters.iter().enumerate() {
@@ -231,10 +237,13 @@ pub fn points(inputs: &PointInputs) -> Vec<Point> {
     points
 }
 
-/// A chapter's title; where the book names none, its number.
-fn section_name(chapters: &[ChapterChunks], section: usize) -> String {
-    let title = chapters[section].title.trim();
-    if title.is_empty() { format!("Section {}", section + 1) } else { title.to_owned() }
+/// A chapter's title; where it has none, the book's if it is the only one, else its number.
+fn section_name(chapters: &[ChapterChunks], section: usize, book_title: &str) -> String {
+    match chapters[section].title.trim() {
+        "" if chapters.len() == 1 => book_title.to_owned(),
+        "" => format!("Section {}", section + 1),
+        title => title.to_owned(),
+    }
 }
 
 /// The points that the store holds of a book and the new generation does not have.
@@ -292,7 +301,7 @@ mod tests {
         IndexedState {
             content_hash: "c".into(),
             text_hash: "t".into(),
-            metadata_hash: book.metadata.hash(),
+            metadata_hash: "m".into(),
             file_signature: book.file.signature(),
             generation: "g".into(),
             ..IndexedState::default()
@@ -382,9 +391,9 @@ mod tests {
         let kept = same_bytes(&again, "c").unwrap();
         assert_eq!((kept.file_signature, kept.generation.as_str()), (replaced.file.signature(), "g"));
         assert!(same_bytes(&again, "other").is_none());
-        let kept = same_text(&again, "t", "other").unwrap();
+        let kept = same_text(&again, "t", "other", FileMetadata::default()).unwrap();
         assert_eq!((kept.content_hash.as_str(), kept.generation.as_str()), ("other", "g"));
-        assert!(same_text(&again, "other", "other").is_none());
+        assert!(same_text(&again, "other", "other", FileMetadata::default()).is_none());
     }
 
     #[test]
@@ -397,7 +406,7 @@ mod tests {
         assert_eq!((cut.tokens, cut.whole), (20, false));
         assert!(cut.text.ends_with("word19") && text.starts_with(&cut.text));
         assert!(parents(&chapters, Parents::None, &Words, 22).is_empty());
-        assert_eq!(section_name(&chapters, 0), "Section 1");
+        assert_eq!(section_name(&chapters, 0, "The Book"), "The Book");
     }
 
     #[test]
@@ -406,7 +415,11 @@ mod tests {
         let held: Vec<BookPoints> = made("old")
             .iter()
             .chain(&current)
-            .map(|point| BookPoints { id: point.id, generation: point.payload.generation.clone() })
+            .map(|point| BookPoints {
+                id: point.id,
+                library_uuid: point.payload.library_uuid.clone(),
+                generation: point.payload.generation.clone(),
+            })
             .collect();
         assert_eq!(stale(&held, &current), held[..3].iter().map(|point| point.id).collect::<Vec<_>>());
     }

@@ -2,8 +2,8 @@
 //!
 //! A look that fails changes nothing. Removals wait for the grace time, and a great many at once for a person.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
@@ -45,6 +45,12 @@ pub struct ShelfState {
 pub enum LookError {
     #[error(transparent)]
     Library(#[from] LibraryError),
+    #[error(
+        "{} is a copy of the watched library {}, or the same one by another path; its books come in by that one",
+        path.display(),
+        original.display()
+    )]
+    CopyOfWatched { path: PathBuf, original: PathBuf },
     #[error(transparent)]
     Queue(#[from] QueueError),
     #[error(transparent)]
@@ -64,13 +70,24 @@ pub struct Reconciler {
     queue: QueueHandle,
     settings: ReconcileSettings,
     shelf: Mutex<ShelfState>,
-    /// So many removals may go although they are too many; 0 when nobody said so.
-    approved: AtomicUsize,
+    /// The books whose removal waits for a person.
+    held: Mutex<HashSet<Uuid>>,
+    /// Those of them that a person let go; forgotten after one complete look.
+    approved: Mutex<HashSet<Uuid>>,
+    /// Those whose removal is queued: they are seen as gone until it is done.
+    released: Mutex<HashSet<Uuid>>,
 }
 
 impl Reconciler {
     pub fn new(queue: QueueHandle, settings: ReconcileSettings) -> Self {
-        Self { queue, settings, shelf: Mutex::default(), approved: AtomicUsize::new(0) }
+        Self {
+            queue,
+            settings,
+            shelf: Mutex::default(),
+            held: Mutex::default(),
+            approved: Mutex::default(),
+            released: Mutex::default(),
+        }
     }
 
     pub fn settings(&self) -> &ReconcileSettings {
@@ -84,9 +101,10 @@ impl Reconciler {
 
     /// Lets the removals that wait now go at the next look, and no more than those. Returns how many they are.
     pub fn approve_removals(&self) -> usize {
-        let waiting = self.lock().removals_waiting;
-        self.approved.store(waiting, Ordering::Relaxed);
-        waiting
+        let waiting = lock(&self.held).clone();
+        let count = waiting.len();
+        *lock(&self.approved) = waiting;
+        count
     }
 
     /// Looks once and records the changes. `full` compares every file.
@@ -96,7 +114,7 @@ impl Reconciler {
         match &result {
             Ok(_) => {
                 if shelf.unavailable.take().is_some() {
-                    tracing::info!("library {} is available again", self.settings.path.display());
+                    tracing::info!("library {} is available", self.settings.path.display());
                 }
                 shelf.last_look_us = Some(now_us());
             }
@@ -146,10 +164,19 @@ impl Reconciler {
             // the brake would let a small one go.
             return Err(LibraryError::Empty { path: self.settings.path.clone() }.into());
         }
+        self.refuse_a_copy(snapshot.library_uuid)?;
+        let known = match record {
+            Some(_) => known,
+            // First seen here, but perhaps known from elsewhere.
+            None => {
+                let uuid = snapshot.library_uuid;
+                self.queue.call(move |queue| queue.known_books(uuid))??
+            }
+        };
         let library = self.remember_library(kind, snapshot.library_uuid)?;
         let now = now_us();
         let mut changes = diff(&known, &snapshot, now, self.settings.removal_grace_us);
-        let removals_waiting = self.hold_removals(&mut changes, &known);
+        let removals_waiting = self.hold_removals(&mut changes, &known, kind);
         let uuid = library.uuid;
         let applied = self.queue.call(move |queue| queue.apply(uuid, &changes, now))??;
         if !applied.is_empty() {
@@ -172,15 +199,14 @@ impl Reconciler {
     /// The library this path must be: the watched one, or the one that the state knows at this path.
     fn known_library(&self, kind: LibraryKind) -> Result<Option<LibraryRecord>, LookError> {
         let (watched, path) = (self.settings.watched, self.settings.path.clone());
-        let record = self.queue.call(move |queue| -> Result<_, QueueError> {
-            let expected = if watched { queue.watched_library()? } else { None };
-            let libraries = queue.libraries()?;
-            Ok(match expected {
-                Some(uuid) => libraries.into_iter().find(|library| library.uuid == uuid),
-                None if watched => None,
-                None => libraries.into_iter().find(|library| library.kind == kind && same_path(&library.path, &path)),
-            })
+        let (expected, libraries) = self.queue.call(move |queue| -> Result<_, QueueError> {
+            Ok((if watched { queue.watched_library()? } else { None }, queue.libraries()?))
         })??;
+        // Paths are resolved here, not on the queue's thread: another library's mount may hang.
+        let record = libraries.into_iter().find(|library| match expected {
+            Some(uuid) => library.uuid == uuid,
+            None => library.kind != LibraryKind::Files && same_path(&library.path, &path),
+        });
         if let Some(record) = &record {
             let path = self.settings.path.clone();
             match (record.kind, kind) {
@@ -196,6 +222,25 @@ impl Reconciler {
         Ok(record)
     }
 
+    /// A copy of the watched library, or a second way to it, has the same books: taken in by hand it would bend their
+    /// paths away from the place that is watched.
+    fn refuse_a_copy(&self, found: Uuid) -> Result<(), LookError> {
+        if self.settings.watched {
+            return Ok(());
+        }
+        let original = self.queue.call(move |queue| -> Result<_, QueueError> {
+            let watched = queue.watched_library()?.filter(|watched| *watched == found);
+            let libraries = queue.libraries()?;
+            Ok(watched.and_then(|uuid| libraries.into_iter().find(|library| library.uuid == uuid)))
+        })??;
+        match original {
+            Some(original) if !same_path(&original.path, &self.settings.path) => {
+                Err(LookError::CopyOfWatched { path: self.settings.path.clone(), original: original.path })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn remember_library(&self, kind: LibraryKind, uuid: Uuid) -> Result<LibraryRecord, LookError> {
         let (watched, path) = (self.settings.watched, self.settings.path.clone());
         Ok(self.queue.call(move |queue| {
@@ -208,28 +253,48 @@ impl Reconciler {
     }
 
     /// Takes removals out of the changes where they must not happen; returns how many wait for a person.
-    fn hold_removals(&self, changes: &mut Vec<Change>, known: &[KnownBook]) -> usize {
+    fn hold_removals(&self, changes: &mut Vec<Change>, known: &[KnownBook], kind: LibraryKind) -> usize {
         if !self.settings.watched {
             changes.retain(|change| !matches!(change, Change::Missing(_) | Change::Gone(_)));
             return 0;
         }
-        let gone = changes.iter().filter(|change| matches!(change, Change::Gone(_))).count();
+        let approved = std::mem::take(&mut *lock(&self.approved));
+        let mut released = lock(&self.released);
+        let gone: HashSet<Uuid> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Gone(uuid) => Some(*uuid),
+                _ => None,
+            })
+            .collect();
+        released.retain(|uuid| gone.contains(uuid));
+        let fresh: HashSet<Uuid> = gone.difference(&released).copied().collect();
         let settings = &self.settings;
-        if !too_many_removals(gone, known.len(), settings.removal_limit, settings.removal_limit_percent) {
-            return 0;
+        let too_many = too_many_removals(fresh.len(), known.len(), settings.removal_limit, settings.removal_limit_percent)
+                // A folder has nothing that says it is the right one: most of it gone may be a mount that is not there.
+                || (kind == LibraryKind::Folder && known.len() > 1 && fresh.len() * 2 > known.len());
+        if too_many && !fresh.is_subset(&approved) {
+            changes.retain(|change| !matches!(change, Change::Gone(uuid) if fresh.contains(uuid)));
+            let waiting = fresh.len();
+            *lock(&self.held) = fresh;
+            return waiting;
         }
-        if gone <= self.approved.swap(0, Ordering::Relaxed) {
-            tracing::info!("{gone} books leave the index, as approved");
-            return 0;
+        if too_many {
+            tracing::info!("{} books leave the index, as approved", fresh.len());
         }
-        changes.retain(|change| !matches!(change, Change::Gone(_)));
-        gone
+        lock(&self.held).clear();
+        released.extend(fresh);
+        0
     }
 
     fn lock(&self) -> MutexGuard<'_, ShelfState> {
-        // The state is whole at every moment.
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shelf)
     }
+}
+
+/// The guarded values are whole at every moment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn same_path(a: &Path, b: &Path) -> bool {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Ingestor, JobError, JobSummary};
 use crate::clock::now_us;
 use crate::domain::{Failure, FailureKind};
-use crate::queue::{ClaimedJob, JobKind, NextStep, Outcome, QueueStats};
+use crate::queue::{ClaimedJob, JobKind, NextStep, Outcome, QueueError, QueueStats, QueueStopped};
 
 /// The longest sleep of an idle worker: a job whose next try has come is found at most this late.
 const LONGEST_IDLE: Duration = Duration::from_secs(10);
@@ -99,7 +99,13 @@ fn work(
                 sleep_unless_stopping(ingestor, Duration::from_secs(5));
                 continue;
             }
-            Err(_) => return,
+            Err(error) => {
+                if !ingestor.stopping.load(Ordering::Relaxed) {
+                    tracing::error!("{error}");
+                    fatal.store(true, Ordering::Relaxed);
+                }
+                return;
+            }
         };
         ingestor.progress.start(&job, now_us());
         let result = catch_unwind(AssertUnwindSafe(|| ingestor.run(&job)));
@@ -113,6 +119,10 @@ fn work(
             }
             Ok(Err(JobError::Interrupted)) => {
                 give_back(ingestor, &job);
+                if !ingestor.stopping.load(Ordering::Relaxed) {
+                    // Nobody asked for a stop: the embedder's or the queue's thread has died.
+                    fatal.store(true, Ordering::Relaxed);
+                }
                 return;
             }
             Ok(Err(JobError::Failed(failure))) => failure,
@@ -151,9 +161,26 @@ fn sleep_unless_stopping(ingestor: &Ingestor, pause: Duration) {
     }
 }
 
+/// Repeats a call to the queue while its disk is full or stuck: a job whose end is not recorded would stay in work for
+/// ever.
+fn insist<T>(
+    ingestor: &Ingestor,
+    call: impl Fn() -> Result<Result<T, QueueError>, QueueStopped>,
+) -> Result<Result<T, QueueError>, QueueStopped> {
+    loop {
+        match call() {
+            Ok(Err(error)) if error.kind() == FailureKind::Dependency && !ingestor.stopping.load(Ordering::Relaxed) => {
+                tracing::error!("{error}; it is tried again");
+                sleep_unless_stopping(ingestor, Duration::from_secs(5));
+            }
+            other => return other,
+        }
+    }
+}
+
 fn give_back(ingestor: &Ingestor, job: &ClaimedJob) {
     let id = job.id;
-    match ingestor.queue.call(move |queue| queue.give_back(id)) {
+    match insist(ingestor, || ingestor.queue.call(move |queue| queue.give_back(id))) {
         Ok(Ok(())) => tracing::info!(
             BOOK_ID = job.book.source.id(),
             JOB = job.id.0,
@@ -167,8 +194,12 @@ fn give_back(ingestor: &Ingestor, job: &ClaimedJob) {
 }
 
 fn report_failure(ingestor: &Ingestor, job: &ClaimedJob, failure: &Failure) -> Option<NextStep> {
-    let (id, reported) = (job.id, failure.clone());
-    let next = match ingestor.queue.call(move |queue| queue.fail(id, &reported, now_us())) {
+    let id = job.id;
+    let report = || {
+        let reported = failure.clone();
+        ingestor.queue.call(move |queue| queue.fail(id, &reported, now_us()))
+    };
+    let next = match insist(ingestor, report) {
         Ok(Ok(next)) => next,
         Ok(Err(error)) => {
             tracing::error!("the failure of job {} could not be recorded: {error}", job.id.0);
@@ -197,7 +228,11 @@ fn report_failure(ingestor: &Ingestor, job: &ClaimedJob, failure: &Failure) -> O
 fn log_finished(job: &ClaimedJob, summary: &JobSummary) {
     let report = &summary.report;
     let seconds: f64 = report.timings.values().sum();
-    let stages: Vec<String> = report.timings.iter().map(|(stage, seconds)| format!("{stage} {seconds:.1}")).collect();
+    const STAGES: [&str; 5] = ["copy", "extract", "borders", "embed", "store"];
+    let stages: Vec<String> = STAGES
+        .iter()
+        .filter_map(|stage| report.timings.get(*stage).map(|seconds| format!("{stage} {seconds:.1}")))
+        .collect();
     let stage = |name: &str| report.timings.get(name).copied().unwrap_or_default();
     let (book_id, title) = (job.book.source.id(), &job.book.metadata.title);
     match (&summary.indexed, report.outcome, job.kind) {

@@ -87,7 +87,7 @@ impl LibraryError {
 }
 
 /// Whether an error speaks of the mount or its server rather than of one file.
-pub(super) fn is_mount_trouble(error: &io::Error) -> bool {
+pub fn is_mount_trouble(error: &io::Error) -> bool {
     let Some(number) = error.raw_os_error() else { return false };
     matches!(
         Errno::from_raw(number),

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use uuid::Uuid;
 
-pub use error::LibraryError;
+pub use error::{LibraryError, is_mount_trouble};
 pub use folder::{folder_uuid_of_path, single_file};
 pub use mount::{MountInfo, mount_info};
 pub use watch::{LookOutcome, LookReason, Settings, WatchStatus, Watcher};

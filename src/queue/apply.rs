@@ -75,29 +75,31 @@ impl Queue {
         Ok(usize::try_from(count).unwrap_or_default())
     }
 
-    /// Queues every indexed book of a library that another chunker or model made: what a changed setting means.
-    /// Returns how many.
-    pub fn queue_stale(
-        &mut self,
-        library: Uuid,
-        chunker_fingerprint: &str,
-        model_fingerprint: &str,
-        now_us: i64,
-    ) -> Result<usize, QueueError> {
+    /// The store is empty, whatever was noted: nothing is indexed any more, and every book that should be is queued.
+    /// Returns how many were thought to be indexed.
+    pub fn forget_indexed(&mut self, now_us: i64) -> Result<usize, QueueError> {
         let transaction = self.begin()?;
-        let stale: Vec<i64> = transaction
+        let indexed: Vec<(i64, bool)> = transaction
             .prepare_cached(
-                "SELECT id FROM books WHERE library_uuid = ?1 AND indexed_at_us IS NOT NULL AND excluded_us IS NULL \
-                 AND missing_since_us IS NULL AND (indexed_chunker <> ?2 OR indexed_model <> ?3)",
+                "SELECT id, excluded_us IS NULL AND missing_since_us IS NULL FROM books WHERE indexed_at_us IS NOT NULL",
             )?
-            .query_map(params![library.to_string(), chunker_fingerprint, model_fingerprint], |row| row.get(0))?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        for book in &stale {
-            want(&transaction, *book, JobKind::Ingest, Wish::default(), now_us)?;
+        for (book, wanted) in &indexed {
+            books::set_indexed(&transaction, *book, None, now_us)?;
+            if *wanted {
+                want(&transaction, *book, JobKind::Ingest, Wish::default(), now_us)?;
+            }
         }
         transaction.commit()?;
-        self.work_added |= !stale.is_empty();
-        Ok(stale.len())
+        self.work_added |= !indexed.is_empty();
+        if !indexed.is_empty() {
+            tracing::warn!(
+                "the store's collection is new and empty, but the state knew {} books in it: they are ingested again",
+                indexed.len()
+            );
+        }
+        Ok(indexed.len())
     }
 
     /// Notes the version of the code that reads books; where it differs from the one before, books parked for their

@@ -123,7 +123,12 @@ impl Queue {
                 return Ok(found);
             }
         }
-        self.select_records("b.path = ?1 OR b.source_id = ?1", params![text])
+        let found = self.select_records("b.path = ?1 OR b.source_id = ?1", params![text])?;
+        // Tables show the first digits of a file's id.
+        if found.is_empty() && text.len() >= 6 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return self.select_records("b.source = 'file' AND b.source_id LIKE ?1 || '%'", params![text]);
+        }
+        Ok(found)
     }
 
     /// The book of a scanned library whose file is at this path. Files named by hand are left out: nobody looks at them

@@ -159,16 +159,29 @@ impl Queue {
         Ok(())
     }
 
+    /// At the end of the process: what is still in work goes back, no attempt spent. Returns how many jobs.
+    pub fn give_back_running(&mut self) -> Result<usize, QueueError> {
+        let jobs = self.running_jobs()?;
+        for job in &jobs {
+            self.give_back(*job)?;
+        }
+        Ok(jobs.len())
+    }
+
+    fn running_jobs(&self) -> Result<Vec<JobId>, QueueError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT id FROM jobs WHERE state = 'running' ORDER BY started_us, id")?;
+        let jobs = statement.query_map([], |row| Ok(JobId(row.get(0)?)))?.collect::<Result<_, _>>()?;
+        Ok(jobs)
+    }
+
     /// At start: what was running when the process died is queued again, its attempt counted; parked where that was one
     /// attempt too many. Returns how many jobs were found.
     pub fn recover(&mut self, now_us: i64) -> Result<usize, QueueError> {
         let rules = self.rules;
+        let left = self.running_jobs()?;
         let transaction = self.begin()?;
-        let left: Vec<i64> = transaction
-            .prepare_cached("SELECT id FROM jobs WHERE state = 'running' ORDER BY started_us, id")?
-            .query_map([], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        for job in left.iter().copied().map(JobId) {
+        for job in left.iter().copied() {
             let running = running(&transaction, job)?;
             let deaths = running.deaths + 1;
             let times = if deaths == 1 { "once".to_owned() } else { format!("{deaths} times") };

@@ -172,6 +172,20 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// The sum of two.
+    #[must_use]
+    pub fn plus(&self, other: &Applied) -> Applied {
+        Applied {
+            new: self.new + other.new,
+            changed: self.changed + other.changed,
+            metadata: self.metadata + other.metadata,
+            moved: self.moved + other.moved,
+            missing: self.missing + other.missing,
+            returned: self.returned + other.returned,
+            gone: self.gone + other.gone,
+        }
+    }
+
     /// True where nothing was noted.
     pub fn is_empty(&self) -> bool {
         *self == Applied::default()

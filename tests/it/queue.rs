@@ -337,15 +337,18 @@ fn libraries_keep_their_uuid() {
 }
 
 #[test]
-fn a_changed_model_queues_what_the_old_one_made() {
+fn an_empty_store_queues_what_was_thought_to_be_in_it() {
     let mut queue = queue_of(1..=2);
     for _ in 0..2 {
         let job = claim(&mut queue);
         finish(&mut queue, &job);
     }
-    assert_eq!(queue.queue_stale(LIBRARY, "c1", "m1", 0).unwrap(), 0);
-    assert_eq!(queue.queue_stale(LIBRARY, "c1", "m2", 0).unwrap(), 2);
-    assert_eq!(queue.stats().unwrap().queued, 2);
+    assert_eq!(queue.count_stale("c1", "m1").unwrap(), 0);
+    assert_eq!(queue.count_stale("c1", "m2").unwrap(), 2);
+    assert_eq!(queue.forget_indexed(0).unwrap(), 2);
+    let stats = queue.stats().unwrap();
+    assert_eq!((stats.queued, stats.done_books, stats.points), (2, 0, 0));
+    assert!(claim(&mut queue).indexed.is_none());
 }
 
 #[test]
