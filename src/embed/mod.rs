@@ -39,6 +39,9 @@ pub enum EmbedError {
     /// The model cannot be loaded: an operator must act.
     #[error("{0}")]
     Load(String),
+    /// The model cannot be fetched: the hub may be reached later.
+    #[error("{0}")]
+    Fetch(String),
     /// A text over the model's limit reached the encoder: texts are split before, never cut here.
     #[error("a text of {tokens} tokens is over the model's limit of {limit}")]
     TooLong { tokens: usize, limit: usize },

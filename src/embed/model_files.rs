@@ -46,6 +46,15 @@ impl ModelSpec {
         }
     }
 
+    /// The size of a well-known model's vectors.
+    fn known_dimension(&self) -> Option<usize> {
+        match self.id.as_str() {
+            "bge-m3" | "bge-large" => Some(1024),
+            "minilm" => Some(384),
+            _ => None,
+        }
+    }
+
     /// Whether the query side's tools know this id.
     pub fn is_known_to_readers(&self) -> bool {
         matches!(self.id.as_str(), "bge-m3" | "bge-large" | "minilm")
@@ -125,6 +134,16 @@ impl ModelFiles {
                 config_path.display()
             )));
         }
+        if let Some(expected) = spec.known_dimension()
+            && expected != config.hidden_size
+        {
+            return Err(EmbedError::Load(format!(
+                "{} holds a model of {} dimensions, but {} has {expected}: set embedding.model to the model's own name",
+                directory.display(),
+                config.hidden_size,
+                spec.name
+            )));
+        }
         let tokenizer = require(directory.join("tokenizer.json"))?;
         let weights = match (directory.join("model.safetensors"), directory.join("pytorch_model.bin")) {
             (safetensors, _) if safetensors.is_file() => WeightsFile::Safetensors(safetensors),
@@ -152,7 +171,7 @@ impl ModelFiles {
             )));
         };
         let fail = |file: &str, error: hf_hub::api::sync::ApiError| {
-            EmbedError::Load(format!(
+            EmbedError::Fetch(format!(
                 "cannot fetch {file} of {repository} from the Hugging Face hub: {error}; where the hub cannot be reached, set embedding.model_path to a directory with the model's files"
             ))
         };
@@ -164,12 +183,21 @@ impl ModelFiles {
         let model = api.model(repository.clone());
         let config = model.get("config.json").map_err(|error| fail("config.json", error))?;
         model.get("tokenizer.json").map_err(|error| fail("tokenizer.json", error))?;
-        for optional in ["1_Pooling/config.json", "sentence_bert_config.json", "tokenizer_config.json"] {
-            // Absent in some repositories; `open` uses its defaults then.
-            let _ = model.get(optional);
+        // Absent in some repositories, and then `open` has its defaults. A time-out must not look like an absence: the
+        // wrong pooling would fill a collection with vectors of another kind.
+        let absent = |error: &hf_hub::api::sync::ApiError| error.to_string().contains("404");
+        for optional in ["1_Pooling/config.json", "sentence_bert_config.json"] {
+            match model.get(optional) {
+                Err(error) if !absent(&error) => return Err(fail(optional, error)),
+                _ => {}
+            }
         }
-        if model.get("model.safetensors").is_err() {
-            model.get("pytorch_model.bin").map_err(|error| fail("pytorch_model.bin", error))?;
+        match model.get("model.safetensors") {
+            Ok(_) => {}
+            Err(error) if absent(&error) => {
+                model.get("pytorch_model.bin").map_err(|error| fail("pytorch_model.bin", error))?;
+            }
+            Err(error) => return Err(fail("model.safetensors", error)),
         }
         let directory = config.parent().unwrap_or(cache).to_owned();
         Self::open(spec, &directory)
@@ -189,7 +217,7 @@ fn read_pooling(directory: &Path) -> Result<Pooling, EmbedError> {
     }
 }
 
-/// The smallest of what the position table, sentence-transformers and the tokenizer say.
+/// The smaller of what the position table and sentence-transformers say.
 fn read_max_tokens(directory: &Path, config: &Config, position_offset: u32) -> Result<usize, EmbedError> {
     let mut limit = config.max_position_embeddings.saturating_sub(position_offset as usize);
     let path = directory.join("sentence_bert_config.json");

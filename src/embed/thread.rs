@@ -5,6 +5,7 @@
 //! tokenises and never touches a file.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::Instant;
@@ -122,7 +123,7 @@ impl EmbedderHandle {
                 pieces.push(piece);
             }
         }
-        let whole = pieces.len() == texts.len();
+        let whole = owners.iter().map(|(owner, _)| *owner).eq(0..texts.len());
         let vectors = self.embed_tokens(pieces, priority)?;
         if whole {
             return Ok(vectors);
@@ -202,13 +203,11 @@ impl Shared {
         self.line.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The next request to work on; None when stopped. Bulk requests take turns batch by batch.
+    /// The next request to work on; None when stopped.
     fn next(&self) -> Option<(Request, Priority)> {
         let mut line = self.lock();
         loop {
             if line.stopped {
-                line.interactive.clear();
-                line.bulk.clear();
                 return None;
             }
             if let Some(request) = line.interactive.pop_front() {
@@ -222,9 +221,27 @@ impl Shared {
     }
 }
 
+/// However the thread ends, nobody waits for it afterwards: dropping a request answers its caller with `Stopped`.
+struct EndGuard<'a>(&'a Shared);
+
+impl Drop for EndGuard<'_> {
+    fn drop(&mut self) {
+        let mut line = self.0.lock();
+        line.stopped = true;
+        line.interactive.clear();
+        line.bulk.clear();
+        drop(line);
+        self.0.changed.notify_all();
+    }
+}
+
 fn run(shared: &Shared, embedder: &mut dyn Embedder) {
+    let _guard = EndGuard(shared);
     while let Some((mut request, priority)) = shared.next() {
-        match embed_one_batch(shared, embedder, &mut request) {
+        // A batch that panics fails its request; the model itself is not changed by embedding.
+        let result = catch_unwind(AssertUnwindSafe(|| embed_one_batch(shared, embedder, &mut request)))
+            .unwrap_or_else(|_| Err(EmbedError::Compute("the model's code panicked; this is a bug".into())));
+        match result {
             Ok(()) if request.batches.is_empty() => {
                 // The caller may have gone away; then nobody needs the answer.
                 let _ = request.reply.send(Ok(std::mem::take(&mut request.vectors)));
