@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use alexandria_ingestd::config::Config;
+use alexandria_ingestd::config::{Config, ConfigError};
 use alexandria_ingestd::control::protocol::{SearchRequest, SearchResponse};
 use alexandria_ingestd::control::tables::{self, View};
 use alexandria_ingestd::daemon::{self, DaemonError};
@@ -23,8 +23,8 @@ struct Arguments {
     /// Configuration file [default: /etc/alexandria-ingestd/config.toml where it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Overrides one setting, e.g. --set library.path=/mnt/calibre
-    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = parse_override)]
+    /// Overrides one setting, e.g. --set library.path=/mnt/calibre; stands before the verb
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_override)]
     overrides: Vec<(String, String)>,
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -96,11 +96,10 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
     let bar = matches!(arguments.verb, Some(Verb::Ingest { .. })).then(|| ProgressBar::new(0));
     let quiet = !matches!(arguments.verb, None | Some(Verb::Ingest { .. }));
     let level = if quiet && config.log.level == "info" { "warn" } else { config.log.level.as_str() };
-    if let Err(error) = telemetry::init(level, bar.clone()) {
-        return Err(DaemonError::Failed(error));
-    }
+    telemetry::init(level, bar.clone())
+        .map_err(|reason| DaemonError::Config(ConfigError::BadValue { key: "log.level", reason }))?;
     match arguments.verb {
-        None => daemon::run(config)?,
+        None => daemon::run(config).inspect_err(|error| tracing::error!("{error}"))?,
         Some(Verb::CheckConfig) => println!("{}", daemon::check_config(&config)?),
         Some(Verb::Ingest { paths }) => return ingest(&config, &paths, &bar.unwrap_or_else(ProgressBar::hidden)),
         Some(Verb::Search { query, limit, language, author, json }) => {
@@ -133,13 +132,13 @@ fn ingest(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Result<ExitC
         summary.unchanged,
         summary.failed.len()
     );
+    if summary.remaining > 0 {
+        println!("{} jobs are still to be done: the same command goes on with them", summary.remaining);
+    }
     for failure in &summary.failed {
-        println!("  failed: {failure}");
+        eprintln!("failed: {failure}");
     }
-    if summary.interrupted {
-        println!("interrupted; the same command goes on where it was");
-    }
-    let failed = summary.interrupted || !summary.failed.is_empty();
+    let failed = summary.interrupted || summary.remaining > 0 || !summary.failed.is_empty();
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

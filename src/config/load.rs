@@ -85,6 +85,11 @@ impl Config {
         ensure("ingest.workers", (1..=64).contains(&self.ingest.workers), "must be from 1 to 64")?;
         ensure("ingest.max_attempts", self.ingest.max_attempts >= 1, "must be at least 1")?;
         ensure("ingest.max_file_mib", self.ingest.max_file_mib >= 1, "must be at least 1")?;
+        ensure(
+            "http.listen",
+            self.http.listen.is_empty(),
+            "this version has no HTTP port for other machines; leave it empty",
+        )?;
         let collection = &self.store.collection;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         ensure(

@@ -19,7 +19,12 @@ pub const SOCKET_NAME: &str = "control.sock";
 /// exists, else the one in the state directory of a service that this user runs.
 pub fn default_socket() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    choose_socket(variable, PathBuf::from(SYSTEM_SOCKET).exists())
+    choose_socket(variable, system_service_is_there())
+}
+
+/// By the directory, which anybody may see: what is in it shows only to the group.
+fn system_service_is_there() -> bool {
+    PathBuf::from(SYSTEM_SOCKET).parent().is_some_and(|directory| directory.is_dir())
 }
 
 fn choose_socket(variable: impl Fn(&str) -> Option<PathBuf>, system_socket_exists: bool) -> PathBuf {

@@ -49,7 +49,7 @@ pub struct ControlHandles {
     /// Lets removals go that were held back for being too many at once; answers with how many.
     pub approve: Arc<dyn Fn() -> usize + Send + Sync>,
     /// Takes in a path that is no known book's; answers with what was done.
-    pub ingest_path: Arc<dyn Fn(String) -> Result<String, String> + Send + Sync>,
+    pub ingest_path: Arc<dyn Fn(String, bool) -> Result<String, String> + Send + Sync>,
     pub search: Arc<dyn Fn(SearchRequest) -> Result<Vec<SearchHit>, String> + Send + Sync>,
 }
 
@@ -256,11 +256,13 @@ async fn rescan(State(handles): State<ControlHandles>, request: Result<Bytes, By
 async fn ingest(State(handles): State<ControlHandles>, request: Result<Bytes, BytesRejection>) -> Answer<DoneResponse> {
     let request: TargetRequest = body(request)?;
     let path = Path::new(&request.target).is_absolute().then(|| request.target.clone());
+    let force = request.force;
     blocking(move || match by_hand(&handles.queue, request, JobKind::Ingest) {
         Err(refusal) if refusal.status == StatusCode::NOT_FOUND && path.is_some() => {
-            let message = (handles.ingest_path)(path.unwrap_or_default()).map_err(|error| {
-                Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error)
-                    .hint("the path must exist and be readable for the service's user")
+            let message = (handles.ingest_path)(path.unwrap_or_default(), force).map_err(|error| {
+                Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error).hint(
+                    "the service must be able to read it: it has its own user, and its own view of /tmp and /home",
+                )
             })?;
             Ok(DoneResponse { message, job: None })
         }

@@ -12,7 +12,7 @@ use super::parts::Parts;
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::domain::LibraryKind;
-use crate::ingest::{LookError, Reconciler, WorkerSettings, Workers};
+use crate::ingest::{LookError, Looked, Reconciler, WorkerSettings, Workers};
 use crate::library::{self, Heartbeat};
 use crate::queue::{JobKind, Outcome, QueueError};
 
@@ -27,19 +27,28 @@ pub struct IngestSummary {
     pub unchanged: usize,
     pub failed: Vec<String>,
     pub interrupted: bool,
+    /// Jobs that are still to be done: given back, or waiting for their next try.
+    pub remaining: u64,
 }
 
 /// Ingests files, folders and libraries, and whatever else the queue holds.
 pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Result<IngestSummary, DaemonError> {
     let parts = Parts::build(config)?;
+    let mut refused = Vec::new();
     for path in paths {
-        let message = take_in(&parts, config, path)?;
-        tracing::info!("{message}");
+        match take_in(&parts, config, path, false) {
+            Ok(message) => tracing::info!("{message}"),
+            Err(error) => refused.push(error.to_string()),
+        }
+    }
+    if parts.queue.call(|queue| queue.paused()).map_err(LookError::from)?? {
+        tracing::info!("the queue was paused; it goes on");
+        parts.queue.call(|queue| queue.set_paused(false)).map_err(LookError::from)??;
     }
     let stats = parts.queue.call(|queue| queue.stats()).map_err(LookError::from)??;
     let total = stats.queued + stats.waiting;
     show_bar(bar, total);
-    let summary = Arc::new(Mutex::new(IngestSummary::default()));
+    let summary = Arc::new(Mutex::new(IngestSummary { failed: refused, ..IngestSummary::default() }));
     let finished = Arc::new(AtomicUsize::new(0));
     let (of_worker, counter) = (summary.clone(), finished.clone());
     let workers = Workers::spawn(
@@ -55,6 +64,11 @@ pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Re
                 },
                 Err(failure) => summary.failed.push(format!("{}: {failure}", job.book.metadata.title)),
             }
+            if result.is_ok() {
+                // It failed before and was tried again.
+                let earlier = format!("{}: ", job.book.metadata.title);
+                summary.failed.retain(|failed| !failed.starts_with(&earlier));
+            }
             counter.fetch_add(1, Ordering::Relaxed);
         },
     )
@@ -67,19 +81,29 @@ pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Re
     }
     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner).clone();
     summary.interrupted = interrupted;
+    let left = parts.queue.call(|queue| queue.stats()).map_err(LookError::from)??;
+    summary.remaining = left.queued + left.waiting + left.running;
     parts.close();
     Ok(summary)
 }
 
-/// Records what is at a path; says what was found.
-pub(super) fn take_in(parts: &Parts, config: &Config, path: &Path) -> Result<String, DaemonError> {
+/// Records what is at a path; says what was found. `force` has all of it embedded again, changed or not.
+pub(super) fn take_in(parts: &Parts, config: &Config, path: &Path, force: bool) -> Result<String, DaemonError> {
     let path = std::path::absolute(path).map_err(DaemonError::io(path.display().to_string()))?;
     let metadata = std::fs::metadata(&path).map_err(DaemonError::io(format!("{} cannot be read", path.display())))?;
+    let around = path.ancestors().skip(1).find(|ancestor| ancestor.join("metadata.db").is_file());
     if metadata.is_file() {
-        return take_in_file(parts, config, &path);
+        return take_in_file(parts, config, &path, around, force);
+    }
+    if let Some(library) = around {
+        return Err(DaemonError::Failed(format!(
+            "{} lies inside the Calibre library {}; name the library, or a book's file in it",
+            path.display(),
+            library.display()
+        )));
     }
     let reconciler = Reconciler::new(parts.queue.clone(), parts.reconcile_settings(config, &path, false));
-    let looked = reconciler.look(true, &Heartbeat::default())?;
+    let looked = look_until_settled(&reconciler)?;
     let shelf = reconciler.shelf();
     let mut message = format!("{}: {} books, {}", path.display(), shelf.books, looked.applied);
     if !shelf.passed_over.is_empty() {
@@ -88,23 +112,68 @@ pub(super) fn take_in(parts: &Parts, config: &Config, path: &Path) -> Result<Str
             tracing::warn!(BOOK_TITLE = book.title, "'{}' is passed over: {}", book.title, book.reason);
         }
     }
+    if let (true, Some(library)) = (force, shelf.library) {
+        parts
+            .queue
+            .call(move |queue| {
+                queue.known_books(library.uuid)?.iter().try_for_each(|known| {
+                    queue.enqueue_by_hand(library.uuid, known.book.uuid, JobKind::Ingest, true, now_us()).map(drop)
+                })
+            })
+            .map_err(LookError::from)??;
+        message.push_str("; all are embedded again");
+    }
     Ok(message)
 }
 
-fn take_in_file(parts: &Parts, config: &Config, path: &Path) -> Result<String, DaemonError> {
+/// Nobody looks here again, so files that were written a moment ago are waited for.
+fn look_until_settled(reconciler: &Reconciler) -> Result<Looked, DaemonError> {
+    const LOOKS: usize = 4;
+    let mut total = Looked::default();
+    for look in 1..=LOOKS {
+        let looked = reconciler.look(true, &Heartbeat::default())?;
+        total = Looked { applied: total.applied.plus(&looked.applied), unsettled: looked.unsettled };
+        if !looked.unsettled || look == LOOKS {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(total)
+}
+
+/// `around` is the Calibre library that the file lies in.
+fn take_in_file(
+    parts: &Parts,
+    config: &Config,
+    path: &Path,
+    around: Option<&Path>,
+    force: bool,
+) -> Result<String, DaemonError> {
+    if let Some(library) = around {
+        // Its book must be known before it can be found by its path.
+        Reconciler::new(parts.queue.clone(), parts.reconcile_settings(config, library, false))
+            .look(false, &Heartbeat::default())?;
+    }
     let wanted = path.to_owned();
     let shelved = parts
         .queue
         .call(move |queue| -> Result<_, QueueError> {
             let Some(record) = queue.find_shelved(&wanted)? else { return Ok(None) };
             let book = record.book;
-            queue.enqueue_by_hand(book.library_uuid, book.uuid, JobKind::Ingest, false, now_us())?;
+            queue.enqueue_by_hand(book.library_uuid, book.uuid, JobKind::Ingest, force, now_us())?;
             Ok(Some(book.metadata.title))
         })
         .map_err(LookError::from)??;
     if let Some(title) = shelved {
         // A library's own book: taken in as a loose file it would stand in the index twice.
         return Ok(format!("{}: '{title}' is queued", path.display()));
+    }
+    if let Some(library) = around {
+        return Err(DaemonError::Failed(format!(
+            "{} lies inside the Calibre library {}, but is not the file its book is read from (library.formats)",
+            path.display(),
+            library.display()
+        )));
     }
     let formats = parts.reconcile_settings(config, path, false).formats;
     let library = parts
@@ -118,7 +187,7 @@ fn take_in_file(parts: &Parts, config: &Config, path: &Path) -> Result<String, D
         .queue
         .call(move |queue| {
             queue.upsert_book(&book, now_us())?;
-            queue.enqueue_by_hand(library.uuid, book.uuid, JobKind::Ingest, false, now_us())
+            queue.enqueue_by_hand(library.uuid, book.uuid, JobKind::Ingest, force, now_us())
         })
         .map_err(LookError::from)??;
     Ok(format!("{}: '{title}' is queued", path.display()))

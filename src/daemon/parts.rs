@@ -12,7 +12,7 @@ use crate::embed::{CandleEmbedder, Embedder, EmbedderHandle, FakeEmbedder, Model
 use crate::extract;
 use crate::ingest::{IngestSettings, Ingestor, Parents, Progress, ReconcileSettings};
 use crate::queue::{Queue, QueueHandle, RetryRules, StateLock};
-use crate::store::{self, CollectionSpec, StoreError, VectorStore};
+use crate::store::{self, CollectionSpec, Ensured, StoreError, VectorStore};
 
 /// Tokens of a batch on a CPU: large enough for the matrix products, small enough to stay in memory.
 const CPU_BATCH_TOKENS: usize = 4096;
@@ -54,7 +54,10 @@ impl Parts {
             model_id: embedder.info().id.clone(),
         };
         match store.ensure_collection(&spec) {
-            Ok(()) => {}
+            Ok(Ensured::Present) => {}
+            Ok(Ensured::Created) => {
+                queue.forget_indexed(now_us())?;
+            }
             Err(error @ StoreError::Unavailable { .. }) => tracing::warn!("{error}; books wait until it answers"),
             Err(error) => return Err(error.into()),
         }

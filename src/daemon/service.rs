@@ -4,7 +4,7 @@
 //! is made durable, the state is closed.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::store::{Filter, VectorStore};
 use crate::telemetry::RateMeter;
 
 /// How long the parts have to end after the signal.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at the store for the status.
 const STORE_PROBE: Duration = Duration::from_secs(5);
 /// The queue must have been empty this long before the store's index is worked on.
@@ -42,6 +42,8 @@ struct Service {
     store_status: Mutex<StoreStatus>,
     tokens: RateMeter,
     chunks: RateMeter,
+    /// Jobs done since the start.
+    finished: AtomicU64,
     /// Points were written since the store's index was last worked on.
     index_behind: AtomicBool,
 }
@@ -65,6 +67,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         store_status: Mutex::default(),
         tokens: RateMeter::new(RATE_WINDOW),
         chunks: RateMeter::new(RATE_WINDOW),
+        finished: AtomicU64::new(0),
         index_behind: AtomicBool::new(true),
     });
     report_other_chunkers(&service)?;
@@ -107,6 +110,9 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
                     if workers.met_fatal_failure() {
                         break Err(DaemonError::Failed("a failure that this process cannot get over; see the log above".into()));
                     }
+                    if workers.are_done() || !service.watcher.status().running {
+                        break Err(DaemonError::Failed("a thread of the service has died; see the log above".into()));
+                    }
                     if serving.is_finished() {
                         break Err(DaemonError::Failed("the control socket's server ended".into()));
                     }
@@ -129,6 +135,10 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     }
     if !workers.join_until(deadline) {
         tracing::warn!("a book in work did not end in {} s; it goes on at the next start", PATIENCE.as_secs());
+        // Its thread ends with the process; the attempt is not the book's fault.
+        if let Ok(Err(error)) = service.parts.queue.call(|queue| queue.give_back_running()) {
+            tracing::warn!("{error}");
+        }
     }
     for thread in [housekeeper, prober] {
         while !thread.is_finished() && Instant::now() < deadline {
@@ -171,6 +181,7 @@ fn start_workers(service: &Arc<Service>) -> Result<Workers, DaemonError> {
     let shared = service.clone();
     let on_finished = move |_: &ClaimedJob, result: &Result<JobSummary, Failure>| {
         let Ok(summary) = result else { return };
+        shared.finished.fetch_add(1, Ordering::Relaxed);
         if summary.report.outcome != Outcome::Unchanged {
             shared.index_behind.store(true, Ordering::Relaxed);
         }
@@ -198,7 +209,7 @@ fn report_other_chunkers(service: &Service) -> Result<(), DaemonError> {
         service.parts.queue.call(move |queue| queue.count_stale(&chunker, &model)).map_err(LookError::from)??;
     if stale > 0 {
         tracing::warn!(
-            "{stale} books in the index were chunked or embedded with other settings; they stay as they are until their content changes or you ask (alexandriactl ingest ID --force)"
+            "{stale} books in the index were chunked or embedded with other settings; they stay as they are until their content changes or you ask (alexandriactl ingest --force, with a book's id or the library's path)"
         );
     }
     Ok(())
@@ -215,8 +226,8 @@ fn control_handles(service: &Arc<Service>) -> ControlHandles {
             approve.watcher.look_now(false);
             waiting
         }),
-        ingest_path: Arc::new(move |path| {
-            oneshot::take_in(&ingest.parts, &ingest.config, Path::new(&path)).map_err(|error| error.to_string())
+        ingest_path: Arc::new(move |path, force| {
+            oneshot::take_in(&ingest.parts, &ingest.config, Path::new(&path), force).map_err(|error| error.to_string())
         }),
         search: Arc::new(move |request| {
             search::search(&searching.parts.embedder, searching.parts.store.as_ref(), &request)
@@ -296,7 +307,14 @@ fn housekeep(service: &Service) {
         // A queue that does not answer gives no ping: a hung service is restarted. A hung mount is not in the way.
         let Ok(Ok(stats)) = service.parts.queue.call(|queue| queue.stats()) else { continue };
         let waiting = stats.queued + stats.waiting + stats.running;
-        let status = format!("{} books indexed, {waiting} to do, {} parked", stats.done_books, stats.parked);
+        let mut status = format!("{} books indexed, {waiting} to do, {} parked", stats.done_books, stats.parked);
+        let shelf = service.reconciler.shelf();
+        if shelf.unavailable.is_some() {
+            status.push_str("; the library is not available (alexandriactl status)");
+        }
+        if shelf.removals_waiting > 0 {
+            status.push_str(&format!("; {} removals wait for alexandriactl approve", shelf.removals_waiting));
+        }
         notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
     }
 }
@@ -304,9 +322,16 @@ fn housekeep(service: &Service) {
 /// Looks at the store now and then, and works on its index while nothing else is to do.
 fn probe_store(service: &Service) {
     let mut quiet_since = Instant::now();
+    let mut counted = None;
     while !service.parts.stopping.load(Ordering::Relaxed) {
         let store = service.parts.store.as_ref();
-        *lock(&service.store_status) = store_status(store, &service.config.store.collection);
+        // An exact count goes over all points: only when something may have changed.
+        let finished = service.finished.load(Ordering::Relaxed);
+        let present = lock(&service.store_status).clone();
+        if counted != Some(finished) || !present.healthy || store.health().is_err() {
+            *lock(&service.store_status) = store_status(store, &service.config.store.collection);
+            counted = Some(finished);
+        }
         let until = Instant::now() + STORE_PROBE;
         while Instant::now() < until && !service.parts.stopping.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(100));

@@ -85,7 +85,7 @@ impl Service {
             status: Arc::new(|| StatusSnapshot { version: "0.1.0".into(), pid: 42, ..StatusSnapshot::default() }),
             rescan: Arc::new(move |full| rescanned(full.to_string())),
             approve: Arc::new(|| 3),
-            ingest_path: Arc::new(move |path| {
+            ingest_path: Arc::new(move |path, _force| {
                 if path.ends_with(".pdf") {
                     return Err(format!("{path}: PDF is not a format this service reads"));
                 }

@@ -239,6 +239,87 @@ fn a_store_that_dies_between_two_books_is_waited_for() {
 }
 
 #[test]
+fn a_store_that_was_emptied_is_filled_again() {
+    let library = CalibreLibrary::new();
+    library.add(&library.epub("bees", "The Hive", "Ana Horvat", BEES));
+    let mut daemon = Daemon::new(&library.path());
+    daemon.start();
+    daemon.until_indexed(1);
+    daemon.stop();
+    fs::remove_dir_all(daemon.state_dir().join("store")).unwrap();
+    daemon.start();
+    daemon.until("it is embedded again", |daemon| daemon.outcomes() == ["embedded", "embedded"]);
+    assert_eq!(daemon.search("queen lays eggs")[0].0, "The Hive");
+}
+
+#[test]
+fn one_book_in_two_libraries_is_two_books_in_the_store() {
+    let library = CalibreLibrary::new();
+    library.add(&library.epub("bees", "The Hive", "Ana Horvat", BEES));
+    let other = CalibreLibrary::new();
+    other.add(&other.epub("bees", "The other Hive", "Ana Horvat", BEES));
+    // As Calibre does when it copies a book to another library.
+    let uuid: String = rusqlite::Connection::open(library.database())
+        .unwrap()
+        .query_row("SELECT uuid FROM books", [], |row| row.get(0))
+        .unwrap();
+    let connection = rusqlite::Connection::open(other.database()).unwrap();
+    connection.execute_batch("DROP TRIGGER books_update_trg").unwrap();
+    connection.execute("UPDATE books SET uuid = ?1", [&uuid]).unwrap();
+    drop(connection);
+    let mut daemon = Daemon::new(&library.path());
+    daemon.start();
+    daemon.until_indexed(1);
+    assert!(daemon.ctl(&["ingest", other.path().to_str().unwrap()]).status.success());
+    daemon.until_indexed(2);
+    let titles = |daemon: &Daemon| {
+        let mut titles: Vec<String> = daemon.search("queen lays eggs").into_iter().map(|hit| hit.0).collect();
+        titles.sort();
+        titles
+    };
+    assert_eq!(titles(&daemon), ["The Hive", "The other Hive"]);
+    assert!(daemon.ctl(&["remove", "1"]).status.success());
+    daemon.until_indexed(1);
+    assert_eq!(titles(&daemon), ["The other Hive"]);
+}
+
+#[test]
+fn a_copy_of_the_watched_library_and_a_folder_inside_it_are_refused() {
+    let library = CalibreLibrary::new();
+    library.add(&library.epub("bees", "The Hive", "Ana Horvat", BEES));
+    let mut daemon = Daemon::new(&library.path());
+    daemon.start();
+    daemon.until_indexed(1);
+    let copy = daemon.place.path().join("copy");
+    assert!(Command::new("cp").arg("-r").arg(library.path()).arg(&copy).status().unwrap().success());
+    let refused = daemon.ctl(&["ingest", copy.to_str().unwrap()]);
+    assert!(refused.status.code() == Some(1) && text(&refused.stderr).contains("copy"), "{}", text(&refused.stderr));
+    let inside = library.path().join("Ana Horvat");
+    let refused = daemon.ctl(&["ingest", inside.to_str().unwrap()]);
+    assert!(refused.status.code() == Some(1) && text(&refused.stderr).contains("inside"), "{}", text(&refused.stderr));
+    daemon.until_indexed(1);
+    assert_eq!(daemon.status()["queue"]["books"], 1);
+}
+
+#[test]
+fn an_unmounted_folder_keeps_its_books_though_a_file_lies_under_the_mount_point() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("books");
+    fs::create_dir(&folder).unwrap();
+    for number in 0..4 {
+        fs::write(folder.join(format!("Book {number}.txt")), format!("{BEES} Number {number}.")).unwrap();
+    }
+    let mut daemon = Daemon::new(&folder);
+    daemon.start();
+    daemon.until_indexed(4);
+    fs::rename(&folder, place.path().join("away")).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("README.txt"), "Nothing is mounted here.").unwrap();
+    daemon.until("the brake holds", |daemon| daemon.status()["removals_waiting"] == 4);
+    assert!(daemon.search("number 3").iter().any(|hit| hit.1.contains("Number 3")));
+}
+
+#[test]
 fn by_hand_verbs_ingest_remove_pause_and_resume() {
     let library = CalibreLibrary::new();
     let id = library.add(&library.epub("bees", "The Hive", "Ana Horvat", BEES));
