@@ -257,6 +257,7 @@ mod tests {
         assert!(load("", &[("ALEXANDRIA_LIBRARY__PAHT", "/x")], &[]).unwrap_err().to_string().contains("paht"));
         assert!(load("[store]\nkind = \"cloud\"\n", &[], &[]).unwrap_err().to_string().contains("embedded"));
         assert!(load("[chunking]\nmin_words = 900\n", &[], &[]).is_err());
+        assert!(load("[http]\nlisten = \"0.0.0.0:1\"\n", &[], &[]).unwrap_err().to_string().contains("http.listen"));
         assert!(load("", &[("ALEXANDRIA_TEST_MODELS", "/x")], &[]).is_ok());
     }
 }

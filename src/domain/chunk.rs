@@ -59,3 +59,37 @@ pub trait TokenCounter {
         ranges
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Words;
+
+    impl TokenCounter for Words {
+        fn token_ranges(&self, text: &str) -> Vec<Range<usize>> {
+            assert!(text.len() <= 65 << 10, "a piece of {} bytes", text.len());
+            words(text)
+        }
+    }
+
+    fn words(text: &str) -> Vec<Range<usize>> {
+        text.split_whitespace()
+            .map(|word| {
+                let start = word.as_ptr() as usize - text.as_ptr() as usize;
+                start..start + word.len()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn pieces_give_the_same_tokens() {
+        let text: String = (0..60_000).map(|n| format!("riječ{n}{}", if n % 50 == 0 { "\n\n" } else { " " })).collect();
+        assert_eq!(Words.token_ranges_in_pieces(&text), words(&text));
+        assert!(Words.token_ranges_in_pieces("").is_empty());
+        // Without any whitespace the border falls between characters.
+        let long = "日".repeat(50_000);
+        let ranges = Words.token_ranges_in_pieces(&long);
+        assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end), (0, long.len()));
+    }
+}

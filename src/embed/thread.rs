@@ -294,6 +294,31 @@ mod tests {
         }
     }
 
+    /// Panics on texts of three tokens.
+    struct Fragile(FakeEmbedder);
+
+    impl Embedder for Fragile {
+        fn info(&self) -> &ModelInfo {
+            self.0.info()
+        }
+
+        fn tokenizer(&self) -> Arc<dyn TextTokenizer> {
+            self.0.tokenizer()
+        }
+
+        fn embed(&mut self, texts: &[TokenIds]) -> Result<Vec<Vec<f32>>, EmbedError> {
+            assert!(texts.iter().all(|text| text.0.len() != 3), "a bug in the model's code");
+            self.0.embed(texts)
+        }
+    }
+
+    #[test]
+    fn a_panic_fails_its_request_and_no_other() {
+        let handle = EmbedderHandle::spawn(Box::new(Fragile(FakeEmbedder::default())), 100).unwrap();
+        assert!(matches!(handle.embed(&["one"], Priority::Bulk), Err(EmbedError::Compute(_))));
+        assert_eq!(handle.embed(&["two words"], Priority::Interactive).unwrap().len(), 1);
+    }
+
     #[test]
     fn a_stopped_embedder_says_so() {
         let handle = EmbedderHandle::spawn(Box::new(FakeEmbedder::default()), 100).unwrap();

@@ -300,3 +300,79 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn same_path(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Book, BookFile, Metadata, Source};
+    use crate::queue::Queue;
+
+    const LIBRARY: Uuid = Uuid::from_u128(7);
+
+    fn reconciler() -> Reconciler {
+        let queue = QueueHandle::spawn(Queue::open_in_memory().unwrap()).unwrap();
+        let settings = ReconcileSettings {
+            path: "/library".into(),
+            formats: vec![],
+            scratch_dir: "/scratch".into(),
+            removal_grace_us: 0,
+            removal_limit: 10,
+            removal_limit_percent: 2.0,
+            watched: true,
+        };
+        Reconciler::new(queue, settings)
+    }
+
+    fn known(count: u128) -> Vec<KnownBook> {
+        let book = |number: u128| Book {
+            uuid: Uuid::from_u128(number),
+            library_uuid: LIBRARY,
+            source: Source::Calibre(number as i64),
+            metadata: Metadata::default(),
+            file: BookFile { format: "TXT".into(), path: "/x".into(), data_id: None, size: 0, mtime_us: 0 },
+            added_us: 0,
+        };
+        (0..count).map(|number| KnownBook { book: book(number), missing_since_us: Some(0) }).collect()
+    }
+
+    fn gone(numbers: std::ops::Range<u128>) -> Vec<Change> {
+        numbers.map(|number| Change::Gone(Uuid::from_u128(number))).collect()
+    }
+
+    #[test]
+    fn an_approval_lets_go_what_was_held_and_nothing_else() {
+        let (reconciler, known) = (reconciler(), known(100));
+        let mut changes = gone(0..12);
+        assert_eq!(reconciler.hold_removals(&mut changes, &known, LibraryKind::Calibre), 12);
+        assert!(changes.is_empty());
+        assert_eq!(reconciler.approve_removals(), 12);
+        // Meanwhile those came back and others went.
+        let mut changes = gone(50..62);
+        assert_eq!(reconciler.hold_removals(&mut changes, &known, LibraryKind::Calibre), 12);
+        // The word is spent, even for the first ones.
+        let mut changes = gone(0..12);
+        assert_eq!(reconciler.hold_removals(&mut changes, &known, LibraryKind::Calibre), 12);
+        assert_eq!(reconciler.approve_removals(), 12);
+        let mut changes = gone(0..12);
+        assert_eq!(reconciler.hold_removals(&mut changes, &known, LibraryKind::Calibre), 0);
+        assert_eq!(changes.len(), 12);
+    }
+
+    #[test]
+    fn removals_under_way_raise_no_alarm() {
+        let (reconciler, known) = (reconciler(), known(100));
+        assert_eq!(reconciler.hold_removals(&mut gone(0..10), &known, LibraryKind::Calibre), 0);
+        // The first ten are still gone at the next look, and two more.
+        let mut changes = gone(0..12);
+        assert_eq!(reconciler.hold_removals(&mut changes, &known, LibraryKind::Calibre), 0);
+        assert_eq!(changes.len(), 12);
+    }
+
+    #[test]
+    fn most_of_a_folder_never_goes_unasked() {
+        let reconciler = reconciler();
+        assert_eq!(reconciler.hold_removals(&mut gone(0..4), &known(4), LibraryKind::Folder), 4);
+        assert_eq!(reconciler.hold_removals(&mut gone(0..4), &known(4), LibraryKind::Calibre), 0);
+        assert_eq!(reconciler.hold_removals(&mut gone(0..1), &known(1), LibraryKind::Folder), 0);
+    }
+}

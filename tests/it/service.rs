@@ -317,6 +317,26 @@ fn an_unmounted_folder_keeps_its_books_though_a_file_lies_under_the_mount_point(
     fs::write(folder.join("README.txt"), "Nothing is mounted here.").unwrap();
     daemon.until("the brake holds", |daemon| daemon.status()["removals_waiting"] == 4);
     assert!(daemon.search("number 3").iter().any(|hit| hit.1.contains("Number 3")));
+    // A text file's only section bears the book's name, not a working copy's.
+    let answer = daemon.json(&["search", "number 3"]);
+    assert!(answer["hits"].as_array().unwrap().iter().all(|hit| hit["section"] == hit["title"]), "{answer}");
+}
+
+#[test]
+fn an_unmounted_library_spends_no_attempts() {
+    let library = CalibreLibrary::new();
+    let mut daemon = Daemon::new(&library.path());
+    daemon.start();
+    assert!(daemon.ctl(&["pause"]).status.success());
+    library.add(&library.epub("bees", "The Hive", "Ana Horvat", BEES));
+    daemon.until("the book is known", |daemon| daemon.status()["queue"]["books"] == 1);
+    let away = library.path().with_file_name("away");
+    fs::rename(library.path(), &away).unwrap();
+    assert!(daemon.ctl(&["resume"]).status.success());
+    daemon.until("the worker has tried", |daemon| daemon.log().contains("no attempt is spent"));
+    fs::rename(&away, library.path()).unwrap();
+    daemon.until_indexed(1);
+    assert_eq!(daemon.json(&["queue", "--state", "done"])["jobs"][0]["attempts"], 1);
 }
 
 #[test]
@@ -368,6 +388,9 @@ fn what_cannot_start_says_why_with_a_fitting_exit_code() {
     daemon.set("library.pathh", "/x");
     refuse(&daemon, &["check-config"], 2, &["pathh"]);
 
+    // After the verb it would be another list of settings.
+    refuse(&Daemon::new(&library.path()), &["check-config", "--set", "store.collection=x"], 2, &["--set"]);
+
     let mut daemon = Daemon::new(&library.path());
     daemon.set("embedding.model", "minilm");
     daemon.set("embedding.model_path", "/no/such/model");
@@ -415,10 +438,13 @@ fn a_plain_folder_works_too_and_a_rename_embeds_nothing() {
     daemon.start();
     daemon.until_indexed(2);
     assert!(daemon.search("queen lays eggs")[0].1.contains("queen"));
+    let source_id = |daemon: &Daemon| daemon.json(&["search", "queen lays eggs"])["hits"][0]["source_id"].clone();
+    let before = source_id(&daemon);
     fs::rename(folder.join("deep/Hive.md"), folder.join("Bee book.md")).unwrap();
     daemon.until("the rename is seen", |daemon| daemon.outcomes().len() >= 3);
     daemon.until_indexed(2);
     let embedded = daemon.outcomes().iter().filter(|outcome| *outcome == "embedded").count();
     assert_eq!(embedded, 2, "{:?}", daemon.outcomes());
+    assert_ne!(source_id(&daemon), before, "the payload follows the new path");
     assert_eq!(daemon.stop().0, Some(0));
 }
