@@ -1,4 +1,5 @@
-//! The ZIP archive that a book is (EPUB, DOCX, ODT, HTMLZ, FBZ). Must never decompress more than the limits allow, or believe a declared size.
+//! The ZIP archive that a book is (EPUB, DOCX, ODT, HTMLZ, FBZ). Must never decompress more than the limits allow, or
+//! believe a declared size.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! Coverage, measured: the words of a book's linear text by a second, independent count, against those of its sections.
 //! Must never share code with what it checks beyond opening the archive: the spine is read by the crate `epub`, the
-//! pages by html5ever's tree.
+//! pages by html5ever's tree, the other formats by a cutter of tags (`strip`).
 
 mod strip;
 

