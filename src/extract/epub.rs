@@ -1,7 +1,6 @@
 //! EPUB 2 and 3 (and Kobo's KEPUB): the linear text of the spine, cut at the table of contents. Must never follow
 //! the manifest's order, take a table of contents for complete, or read a file twice because two names lead to it.
 
-mod container;
 mod contents;
 mod encryption;
 mod package;
@@ -10,10 +9,11 @@ mod spine_check;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use self::container::{Container, Target, folder};
 use self::contents::Link;
-use self::package::{About, Item, Package};
+pub use self::package::Package;
+use self::package::{About, Item};
 pub use self::spine_check::visit_spine;
+use super::container::{Container, Target, folder};
 use super::sections::{self, Start};
 use super::text::{PageText, TextBuilder};
 use super::{ExtractError, Limits, decode, markup};

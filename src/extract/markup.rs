@@ -28,7 +28,23 @@ pub fn parse<S: Sink>(text: &str, make: impl Fn() -> S) -> S {
     if xml_events::feed(text, &mut sink).is_ok() {
         return sink;
     }
-    html_events::feed(text, make())
+    html_events::feed(text, make(), Vocabulary::Html)
+}
+
+/// The same for XML whose elements are not HTML's: a `title` may hold elements, a `col` has an end tag.
+pub fn parse_xml<S: Sink>(text: &str, make: impl Fn() -> S) -> S {
+    let mut sink = make();
+    if xml_events::feed(text, &mut sink).is_ok() {
+        return sink;
+    }
+    html_events::feed(text, make(), Vocabulary::Xml)
+}
+
+/// Whose names a text's elements have, for what is read without XML's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Vocabulary {
+    Html,
+    Xml,
 }
 
 #[cfg(test)]
@@ -68,7 +84,7 @@ mod tests {
             let mut xml = Log::default();
             xml_events::feed(text, &mut xml).unwrap();
             // html5ever hands over text by the piece, so only the sum can be compared.
-            assert_eq!(html_events::feed(text, Log::default()).0, xml.0);
+            assert_eq!(html_events::feed(text, Log::default(), Vocabulary::Html).0, xml.0);
         }
     }
 
@@ -81,6 +97,13 @@ mod tests {
     fn what_is_not_xml_is_read_as_html() {
         assert_eq!(log("<p>a<br>b & c <i id=x>d</p>"), "<p>a<br></br>b & c <i x>d</p>");
         assert_eq!(log("<p>1 < 2"), "<p>1 < 2");
+    }
+
+    #[test]
+    fn broken_xml_keeps_its_own_elements() {
+        let text = "<title><p>a</p></title><style id='x'>b</style><col>c</col><head>d</head>&";
+        let expected = "<title><p>a</p></title><style x>b</style><col>c</col><head>d</head>&";
+        assert_eq!(parse_xml(text, Log::default).0, expected);
     }
 
     #[test]

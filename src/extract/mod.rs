@@ -4,16 +4,24 @@
 //! Not text, in every format: scripts, styles, templates, `noscript` and frames, image descriptions, and an EPUB's
 //! navigation page. Text that an e-reader shows only on request (`linear="no"`) is left out, with a note.
 
+mod container;
 mod decode;
+mod docx;
 mod epub;
+mod fb2;
+mod flow;
 mod html;
 mod markdown;
 mod markup;
+mod odt;
+mod ole;
 mod plain;
 pub mod report;
+mod rtf;
 mod sections;
 mod source;
 mod text;
+mod zipped_html;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +29,7 @@ use std::path::{Path, PathBuf};
 use crate::domain::Document;
 
 /// Changes when extraction would give other text for the same bytes.
-pub const EXTRACTOR_VERSION: u32 = 1;
+pub const EXTRACTOR_VERSION: u32 = 2;
 
 type Reader = fn(&Path, &Limits) -> Result<Document, ExtractError>;
 
@@ -36,6 +44,13 @@ const FORMATS: &[(&str, Reader)] = &[
     ("HTML", html::read),
     ("XHTML", html::read),
     ("HTM", html::read),
+    ("DOCX", docx::read),
+    ("ODT", odt::read),
+    ("FB2", fb2::read),
+    ("FBZ", fb2::read),
+    ("HTMLZ", zipped_html::read),
+    ("ZIP", zipped_html::read),
+    ("RTF", rtf::read),
 ];
 
 static NAMES: [&str; FORMATS.len()] = {
@@ -153,7 +168,7 @@ mod tests {
         assert!(error.is_book_fault());
         assert_eq!(
             error.to_string(),
-            "/b/x.cbz: the format CBZ cannot be read; readable are EPUB, KEPUB, TXT, TEXT, MD, MARKDOWN, HTML, XHTML, HTM"
+            format!("/b/x.cbz: the format CBZ cannot be read; readable are {}", supported_formats().join(", "))
         );
     }
 

@@ -1,6 +1,8 @@
 //! Coverage, measured: the words of a book's linear text by a second, independent count, against those of its sections.
 //! Must never share code with what it checks beyond opening the archive: the spine is read by the crate `epub`, the
-//! pages by html5ever's tree.
+//! pages by html5ever's tree, the other formats by a cutter of tags (`strip`).
+
+mod strip;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -8,7 +10,9 @@ use std::path::Path;
 use scraper::{Html, Node};
 use unicode_normalization::UnicodeNormalization;
 
-use super::{ExtractError, Limits, decode, epub, markdown, source};
+use super::container::Container;
+use super::zipped_html::{self, Kind};
+use super::{ExtractError, Limits, decode, epub, fb2, markdown, source};
 use crate::domain::Document;
 
 /// How many missing or doubled words are named.
@@ -97,11 +101,46 @@ impl WordCounts {
                 counts.add_html(&markdown::to_html(&decode::plain(&source::read_text_file(path, limits)?)));
             }
             "TXT" | "TEXT" => counts.add(&decode::plain(&source::read_text_file(path, limits)?)),
+            "FB2" | "FBZ" => counts.add(&strip::xml(&decode::markup(&fb2::bytes_of(path, limits)?), &strip::FB2)),
+            "DOCX" => {
+                let parts = ["/document.xml", "/footnotes.xml", "/endnotes.xml"];
+                counts.add_entries(path, limits, &parts, |text| strip::xml(text, &strip::DOCX))?;
+            }
+            "ODT" => counts.add_entries(path, limits, &["content.xml"], |text| strip::xml(text, &strip::ODT))?,
+            "RTF" => counts.add(&strip::rtf(&source::read_text_file(path, limits)?)),
+            "HTMLZ" | "ZIP" => match zipped_html::kind(&mut Container::open(path, limits)?)? {
+                Kind::Epub => return Self::of_linear_text(path, "EPUB", limits),
+                Kind::Fb2 => return Self::of_linear_text(path, "FB2", limits),
+                Kind::Pages(_) => {
+                    let ends = [".html", ".htm", ".xhtml", ".xhtm"];
+                    counts.add_entries(path, limits, &ends, |page| {
+                        visible_text(&Html::parse_document(&open_self_closed(page)))
+                    })?;
+                }
+            },
             _ => {
                 return Err(ExtractError::UnknownFormat { path: path.to_owned(), format: format.to_owned() });
             }
         }
         Ok(counts)
+    }
+
+    /// Counts what `text_of` finds in the entries whose names end so, hidden files left out.
+    fn add_entries(
+        &mut self,
+        path: &Path,
+        limits: &Limits,
+        ends: &[&str],
+        text_of: fn(&str) -> String,
+    ) -> Result<(), ExtractError> {
+        let mut container = Container::open(path, limits)?;
+        let wanted =
+            |name: &str| ends.iter().any(|end| name.to_ascii_lowercase().ends_with(end)) && !name.contains("/.");
+        let entries: Vec<usize> = container.names().filter(|(name, _)| wanted(name)).map(|(_, entry)| entry).collect();
+        for entry in entries {
+            self.add(&text_of(&decode::markup(&container.read(entry)?)));
+        }
+        Ok(())
     }
 
     fn add_html(&mut self, html: &str) {

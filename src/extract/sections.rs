@@ -14,7 +14,7 @@ const LEAD_WORDS: usize = 40;
 /// And up to this many bytes, for languages that write no spaces.
 const LEAD_BYTES: usize = 600;
 /// Headings down to this level stand for entries where there are none.
-const HEADING_LEVELS: usize = 3;
+pub const HEADING_LEVELS: usize = 3;
 /// Characters of a title.
 const TITLE_CHARS: usize = 300;
 
@@ -32,7 +32,7 @@ pub struct Start {
 
 /// The sections of a book. Without any `starts`, the pages' headings and borders stand for them.
 pub fn split(pages: &[PageText], starts: Vec<Start>) -> Vec<Section> {
-    let starts = if starts.is_empty() { starts_from_headings(pages) } else { starts };
+    let starts = if starts.is_empty() { starts_at_headings(pages, HEADING_LEVELS) } else { starts };
     let mut cuts = cuts_by_page(pages, starts);
     let mut sections: Vec<Section> = Vec::new();
     for (page, cuts) in pages.iter().zip(&mut cuts) {
@@ -138,11 +138,12 @@ fn word_start(text: &str, at: usize, scanned: usize) -> Option<usize> {
     }
 }
 
-fn starts_from_headings(pages: &[PageText]) -> Vec<Start> {
+/// The headings down to `levels` as entries; a page without any is one entry.
+pub fn starts_at_headings(pages: &[PageText], levels: usize) -> Vec<Start> {
     let mut starts = Vec::new();
     for (index, page) in pages.iter().enumerate() {
         let before = starts.len();
-        for heading in page.headings.iter().filter(|heading| heading.level <= HEADING_LEVELS) {
+        for heading in page.headings.iter().filter(|heading| heading.level <= levels) {
             let title = page.text[heading.range.clone()].trim();
             if !title.is_empty() {
                 let (offset, level) = (heading.range.start, heading.level - 1);

@@ -95,6 +95,11 @@ impl<'a> TextBuilder<'a> {
         }
     }
 
+    /// The text so far.
+    pub fn written(&self) -> &str {
+        &self.page.text
+    }
+
     pub fn finish(mut self) -> PageText {
         self.end_ruby();
         self.end_heading();

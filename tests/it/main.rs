@@ -7,6 +7,7 @@ mod control;
 mod daemon;
 mod embed;
 mod extract;
+mod formats;
 mod library;
 mod main_job;
 mod qdrant_server;

@@ -90,4 +90,5 @@ def main():
     json.dump(words, sys.stdout)
 
 
-main()
+if __name__ == "__main__":
+    main()

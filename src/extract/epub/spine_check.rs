@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use super::super::container::{Container, folder};
 use super::super::{ExtractError, Limits};
-use super::container::{Container, folder};
 use super::package::{self, Package};
 
 /// Hands the markup of every linear page to `visit`, in reading order, each file once.

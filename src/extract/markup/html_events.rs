@@ -13,7 +13,7 @@ use html5ever::tokenizer::{
     BufferQueue, EndTag, StartTag, Tag, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts,
 };
 
-use super::{Attributes, Sink};
+use super::{Attributes, Sink, Vocabulary};
 
 /// Elements that never have an end tag.
 const VOID: &[&str] =
@@ -23,19 +23,19 @@ const VOID: &[&str] =
 const TAG_BYTES: usize = 8 << 10;
 
 /// Feeds the whole of `text` to `sink` and hands it back.
-pub fn feed<S: Sink>(text: &str, sink: S) -> S {
+pub fn feed<S: Sink>(text: &str, sink: S, vocabulary: Vocabulary) -> S {
     let input = BufferQueue::default();
-    input.push_back(StrTendril::from_slice(&shorten_tags(text)));
-    let tokenizer = Tokenizer::new(Adapter(RefCell::new(sink)), TokenizerOpts::default());
+    input.push_back(StrTendril::from_slice(&shorten_tags(text, vocabulary)));
+    let tokenizer = Tokenizer::new(Adapter { sink: RefCell::new(sink), vocabulary }, TokenizerOpts::default());
     // The adapter never asks for a script to be run; an encoding's announcement is the one reason to pause.
     while !matches!(tokenizer.feed(&input), TokenizerResult::Done) {}
     tokenizer.end();
-    tokenizer.sink.0.into_inner()
+    tokenizer.sink.sink.into_inner()
 }
 
 /// Drops the attributes of monstrous tags, because the tokenizer compares each attribute of a tag with all others.
 /// Real ones hold an image as a data URI, nothing that is needed here. A tag that never ends was a "less than".
-fn shorten_tags(text: &str) -> Cow<'_, str> {
+fn shorten_tags(text: &str, vocabulary: Vocabulary) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let mut out = String::new();
     let (mut copied, mut at) = (0, 0);
@@ -64,7 +64,7 @@ fn shorten_tags(text: &str) -> Cow<'_, str> {
             copied = end - usize::from(self_closed);
         }
         at = end + 1;
-        if raw_kind(&name.to_ascii_lowercase()).is_some() && !self_closed {
+        if vocabulary == Vocabulary::Html && raw_kind(&name.to_ascii_lowercase()).is_some() && !self_closed {
             at = position_of(bytes, at, format!("</{name}").as_bytes()).unwrap_or(bytes.len());
         }
     }
@@ -80,27 +80,31 @@ fn position_of(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
     bytes[from..].windows(what.len()).position(|part| part.eq_ignore_ascii_case(what)).map(|at| from + at)
 }
 
-struct Adapter<S>(RefCell<S>);
+struct Adapter<S> {
+    sink: RefCell<S>,
+    vocabulary: Vocabulary,
+}
 
 impl<S: Sink> TokenSink for Adapter<S> {
     type Handle = ();
 
     fn process_token(&self, token: Token, _line: u64) -> TokenSinkResult<()> {
-        let mut sink = self.0.borrow_mut();
+        let mut sink = self.sink.borrow_mut();
+        let html = self.vocabulary == Vocabulary::Html;
         match token {
             Token::CharacterTokens(text) => sink.text(&text),
             Token::TagToken(tag) => {
                 let name = tag.name.rsplit(':').next().unwrap_or_default();
                 // A head without its end tag would hide the whole page; what must not show in it hides itself.
-                if name == "head" {
+                if html && name == "head" {
                     return TokenSinkResult::Continue;
                 }
                 match tag.kind {
                     StartTag => {
                         sink.open(name, &HtmlAttributes(&tag));
-                        if tag.self_closing || VOID.contains(&name) {
+                        if tag.self_closing || (html && VOID.contains(&name)) {
                             sink.close(name);
-                        } else if let Some(kind) = raw_kind(&tag.name) {
+                        } else if html && let Some(kind) = raw_kind(&tag.name) {
                             return TokenSinkResult::RawData(kind);
                         }
                     }

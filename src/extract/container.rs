@@ -1,4 +1,5 @@
-//! An EPUB's ZIP archive. Must never decompress more than the limits allow, or believe a declared size.
+//! The ZIP archive that a book is (EPUB, DOCX, ODT, HTMLZ, FBZ). Must never decompress more than the limits allow, or
+//! believe a declared size.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::super::{ExtractError, Limits, source};
+use super::{ExtractError, Limits, source};
 
 /// An open archive.
 pub struct Container {
@@ -78,6 +79,11 @@ impl Container {
     pub fn find_by_suffix(&self, suffix: &str) -> Option<usize> {
         let matching = self.by_name.iter().filter(|(name, _)| name.to_ascii_lowercase().ends_with(suffix));
         matching.min().map(|(_, index)| *index)
+    }
+
+    /// The normalised names of all entries that can be linked to, with their indexes; in no order.
+    pub fn names(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.by_name.iter().map(|(name, entry)| (name.as_str(), *entry))
     }
 
     /// The normalised name of an entry.
