@@ -56,9 +56,11 @@ impl Default for LibraryConfig {
             path: "/mnt/calibre".into(),
             poll_seconds: 2.0,
             full_scan_seconds: 3600.0,
-            formats: ["EPUB", "KEPUB", "MD", "MARKDOWN", "HTML", "XHTML", "HTM", "TXT", "TEXT"]
-                .map(String::from)
-                .to_vec(),
+            formats: [
+                "EPUB", "KEPUB", "AZW3", "AZW", "MOBI", "PRC", "MD", "MARKDOWN", "HTML", "XHTML", "HTM", "TXT", "TEXT",
+            ]
+            .map(String::from)
+            .to_vec(),
             inotify: true,
             removal_grace_seconds: 600.0,
             removal_limit: 10,

@@ -9,6 +9,7 @@ mod epub;
 mod html;
 mod markdown;
 mod markup;
+mod mobi;
 mod plain;
 pub mod report;
 mod sections;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use crate::domain::Document;
 
 /// Changes when extraction would give other text for the same bytes.
-pub const EXTRACTOR_VERSION: u32 = 1;
+pub const EXTRACTOR_VERSION: u32 = 2;
 
 type Reader = fn(&Path, &Limits) -> Result<Document, ExtractError>;
 
@@ -29,6 +30,10 @@ type Reader = fn(&Path, &Limits) -> Result<Document, ExtractError>;
 const FORMATS: &[(&str, Reader)] = &[
     ("EPUB", epub::read),
     ("KEPUB", epub::read),
+    ("AZW3", mobi::read),
+    ("AZW", mobi::read),
+    ("MOBI", mobi::read),
+    ("PRC", mobi::read),
     ("TXT", plain::read),
     ("TEXT", plain::read),
     ("MD", markdown::read),
@@ -153,7 +158,7 @@ mod tests {
         assert!(error.is_book_fault());
         assert_eq!(
             error.to_string(),
-            "/b/x.cbz: the format CBZ cannot be read; readable are EPUB, KEPUB, TXT, TEXT, MD, MARKDOWN, HTML, XHTML, HTM"
+            "/b/x.cbz: the format CBZ cannot be read; readable are EPUB, KEPUB, AZW3, AZW, MOBI, PRC, TXT, TEXT, MD, MARKDOWN, HTML, XHTML, HTM"
         );
     }
 

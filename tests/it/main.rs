@@ -7,6 +7,7 @@ mod control;
 mod daemon;
 mod embed;
 mod extract;
+mod kindle;
 mod library;
 mod main_job;
 mod qdrant_server;
