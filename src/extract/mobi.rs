@@ -257,10 +257,13 @@ impl Reading {
                 pages.push(page);
             }
         }
-        // Where there is nothing else, the links are the text.
-        let has_more = |at: usize| pages.iter().enumerate().any(|(other, page)| other != at && !page.text.is_empty());
-        if let Some(at) = navigation.filter(|at| has_more(*at)) {
-            self.notes.push("left out: the page that the guide calls the table of contents".to_owned());
+        // A converter's own table of contents is at the end. One elsewhere is the publisher's, a page like any other.
+        let is_last = |at: usize| {
+            let has_text = |pages: &[PageText]| pages.iter().any(|page| !page.text.is_empty());
+            has_text(&pages[..at]) && !has_text(&pages[at + 1..])
+        };
+        if let Some(at) = navigation.filter(|at| is_last(*at)) {
+            self.notes.push("left out: the table of contents at the end, a page of links only".to_owned());
             pages[at] = PageText::default();
         }
         Ok(pages)

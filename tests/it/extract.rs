@@ -105,10 +105,10 @@ fn other_formats_keep_every_word_too() {
 }
 
 /// A small generator with a fixed seed (xorshift), so that a failure can be repeated.
-struct Seeded(u64);
+pub struct Seeded(pub u64);
 
 impl Seeded {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -117,7 +117,7 @@ impl Seeded {
 }
 
 /// One damage: cut, flipped, doubled, removed or nested.
-fn damage(bytes: &mut Vec<u8>, random: &mut Seeded) {
+pub fn damage(bytes: &mut Vec<u8>, random: &mut Seeded) {
     let at = random.below(bytes.len());
     let end = (at + random.below(200)).min(bytes.len());
     match random.below(6) {

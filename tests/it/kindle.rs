@@ -7,10 +7,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use alexandria_ingestd::domain::Document;
-use alexandria_ingestd::extract::report::{Report, WordCounts};
+use alexandria_ingestd::extract::report::WordCounts;
 use alexandria_ingestd::extract::{ExtractError, Limits, extract};
 
-use crate::books::{debian_book, debian_books};
+use crate::books::debian_book;
+use crate::extract::{Seeded, damage};
 
 /// Kinds of file: the name's end, the format, and what the converter is told.
 const KINDS: [(&str, &str, &[&str]); 4] = [
@@ -56,54 +57,168 @@ fn read(path: &Path, format: &str) -> Document {
     extract(path, format, &Limits::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn words_of(document: &Document) -> WordCounts {
+/// All words in reading order.
+fn words(document: &Document) -> Vec<&str> {
+    document.sections.iter().flat_map(|section| section.text.split_whitespace()).collect()
+}
+
+fn titles(document: &Document) -> Vec<&str> {
+    document.sections.iter().map(|section| section.title.as_str()).collect()
+}
+
+/// Checks a converted book against its EPUB: the same words by an independent count, in the same order, and chapters
+/// of the same names. Returns the complaints.
+fn check(epub: &Path, book: &Path, format: &str) -> Vec<String> {
+    let name = book.file_name().unwrap().to_string_lossy();
+    let (document, original) = (read(book, format), read(epub, "EPUB"));
     let mut counts = WordCounts::default();
     document.sections.iter().for_each(|section| counts.add(&section.text));
-    counts
-}
-
-/// What a converted book lost and doubled of its EPUB, and its document.
-fn compare(epub: &Path, book: &Path, format: &str) -> (Report, Document) {
-    let linear = WordCounts::of_linear_text(epub, "EPUB", &Limits::default()).unwrap();
-    let document = read(book, format);
-    let report = linear.compare(&words_of(&document));
+    let report = WordCounts::of_linear_text(epub, "EPUB", &Limits::default()).unwrap().compare(&counts);
+    let unknown = titles(&original).iter().filter(|title| !titles(&document).contains(title)).count();
     println!(
-        "{:>7} words {:>4} sections {:>4} lost {:>4} doubled  {} {:?}",
+        "{:>7} words, {} lost, {} doubled, {:>4} sections, {} of {} titles not there  {name} {:?}",
         report.words_linear,
-        document.sections.len(),
         report.lost,
         report.doubled,
-        book.file_name().unwrap().to_string_lossy(),
+        document.sections.len(),
+        unknown,
+        original.sections.len(),
         document.notes
     );
+    let mut complaints = Vec::new();
     if report.lost + report.doubled > 0 {
-        println!("    lost {:?}\n    doubled {:?}", report.missing_examples, report.doubled_examples);
+        complaints.push(format!("{name}: {report:?}"));
     }
-    (report, document)
+    if let Some(at) = words(&original).iter().zip(words(&document)).position(|(one, other)| *one != other) {
+        let around =
+            |document| words(document)[at.saturating_sub(5)..].iter().take(12).copied().collect::<Vec<_>>().join(" ");
+        complaints.push(format!("{name}: the order is another: '{}', not '{}'", around(&document), around(&original)));
+    }
+    if unknown * 20 > original.sections.len() {
+        complaints.push(format!("{name}: {unknown} titles of {} are not there", original.sections.len()));
+    }
+    complaints
 }
 
-fn books() -> Vec<PathBuf> {
+fn check_kind(end: &str) {
+    let (_, format, options) = KINDS.iter().find(|(own, ..)| *own == end).unwrap();
     let mut books = vec![
         debian_book("calibre", "eng.epub"),
         debian_book("developers-reference", "developers-reference.epub"),
         debian_book("debian-policy", "policy.epub"),
     ];
     books.extend(["ja", "ko", "ru"].map(|code| debian_book("debian-history", &format!("project-history.{code}.epub"))));
-    books.extend(debian_books("live-manual-epub", ".epub"));
-    books
+    books.extend(["de", "ja"].map(|code| debian_book("live-manual-epub", &format!("live-manual.{code}.epub"))));
+    let complaints: Vec<String> =
+        books.iter().flat_map(|epub| check(epub, &converted(epub, end, options), format)).collect();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
 #[test]
-fn every_word_of_converted_books_is_in_exactly_one_section() {
-    let mut complaints = Vec::new();
-    for epub in books() {
-        for (end, format, options) in KINDS {
-            let book = converted(&epub, end, options);
-            let (report, _) = compare(&epub, &book, format);
-            if report.lost + report.doubled > 0 {
-                complaints.push(format!("{}: {report:?}", book.display()));
+fn every_word_of_a_mobi_is_in_exactly_one_section() {
+    check_kind("old.mobi");
+}
+
+#[test]
+fn every_word_of_a_mobi_with_kf8_is_in_exactly_one_section() {
+    check_kind("both.mobi");
+}
+
+#[test]
+fn every_word_of_an_azw_in_kf8_is_in_exactly_one_section() {
+    check_kind("new.mobi");
+}
+
+#[test]
+fn every_word_of_an_azw3_is_in_exactly_one_section() {
+    check_kind("azw3");
+}
+
+#[test]
+fn a_published_mobi_reads_like_its_epub() {
+    let book = |end: &str| debian_book("debian-paketmanagement-buch", end);
+    let complaints = check(&book(".epub"), &book(".mobi"), "MOBI");
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn books_say_what_they_are() {
+    let epub = debian_book("developers-reference", "developers-reference.epub");
+    let original = read(&epub, "EPUB");
+    for (end, format, options) in KINDS {
+        let document = read(&converted(&epub, end, options), format);
+        assert_eq!(document.title, original.title, "{end}");
+        assert_eq!(document.authors.join(" & "), original.authors.join(" & "), "{end}");
+        assert_eq!(document.language, original.language, "{end}");
+    }
+}
+
+#[test]
+fn encrypted_books_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("locked.mobi");
+    for (end, format, options) in KINDS {
+        let mut bytes = fs::read(converted(&debian_book("calibre", "eng.epub"), end, options)).unwrap();
+        let record = u32::from_be_bytes(bytes[78..82].try_into().unwrap()) as usize;
+        bytes[record + 13] = 2;
+        fs::write(&path, bytes).unwrap();
+        let error = extract(&path, format, &Limits::default()).unwrap_err();
+        assert!(matches!(error, ExtractError::Encrypted { .. }) && error.is_book_fault(), "{end}: {error}");
+    }
+}
+
+/// A number that offsets, counts and lengths are rarely tried with.
+fn nasty(random: &mut Seeded) -> [u8; 4] {
+    let any = random.0 as u32;
+    [0, 1, 0x7fff_ffff, 0xffff_fffe, u32::MAX, 0x0001_0000, any, any & 0xffff][random.below(8)].to_be_bytes()
+}
+
+#[test]
+fn damaged_books_end_in_text_or_in_a_reason() {
+    let epub = debian_book("calibre", "eng.epub");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("damaged.azw3");
+    let mut random = Seeded(0x5eed);
+    let (mut read, mut slowest) = (0, Duration::ZERO);
+    for (end, format, options) in KINDS {
+        let whole = fs::read(converted(&epub, end, options)).unwrap();
+        let tables: Vec<usize> = (0..whole.len() - 4)
+            .filter(|at| [b"INDX", b"FDST", b"TAGX", b"IDXT"].iter().any(|tag| whole[*at..].starts_with(*tag)))
+            .collect();
+        let header = u32::from_be_bytes(whole[78..82].try_into().unwrap()) as usize;
+        for round in 0..150 {
+            let mut bytes = whole.clone();
+            for _ in 0..=random.below(3) {
+                // Anywhere; in the table of records; in the header; in the other tables.
+                let at = match round % 4 {
+                    0 => {
+                        damage(&mut bytes, &mut random);
+                        continue;
+                    }
+                    1 => 60 + random.below(header - 60),
+                    2 => header + random.below(400),
+                    _ => tables[random.below(tables.len())] + random.below(260),
+                };
+                let at = at.min(bytes.len() - 4);
+                match random.below(3) {
+                    0 => bytes[at..at + 4].copy_from_slice(&nasty(&mut random)),
+                    1 => bytes[at & !3..][..4].copy_from_slice(&nasty(&mut random)),
+                    _ => bytes[at] = random.below(256) as u8,
+                }
             }
+            fs::write(&path, bytes).unwrap();
+            let started = Instant::now();
+            match extract(&path, format, &Limits::default()) {
+                Ok(document) => {
+                    read += 1;
+                    assert!(document.words() > 0);
+                }
+                Err(error) => assert!(error.is_book_fault(), "{end} {round}: {error}"),
+            }
+            slowest = slowest.max(started.elapsed());
         }
     }
-    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    println!("{read} of 600 read, the slowest took {slowest:?}");
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
+    assert!(read > 150, "{read} of 600 read");
 }

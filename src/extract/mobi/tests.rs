@@ -57,25 +57,38 @@ fn shape(document: &Document) -> Vec<(&str, &str)> {
     document.sections.iter().map(|section| (section.title.as_str(), section.text.as_str())).collect()
 }
 
-const MARKUP: &str = "<html><head><guide><reference type=\"toc\" filepos=0000000097 /></guide></head><body><p>Cover\
-    <mbp:pagebreak/><h2>Contents</h2><p><a filepos=0000000230>Jedan</a><p><a filepos=0000000262>Dva</a>\
-    <p><a filepos=0000000286>Tri</a><mbp:pagebreak/><p>jedan &amp; šuma<mbp:pagebreak/><p>dva</p><p>tri</p></body></html>";
+const FRONT: &str = "<html><head><guide><reference type=\"toc\" filepos=<toc> /></guide></head><body><p>Cover";
+const CONTENTS: &str = "<mbp:pagebreak/><h2>Contents</h2><p><a filepos=<1>>Jedan</a><p><a filepos=<2>>Dva</a>\
+    <p><a filepos=<3>>Tri</a>";
+const TEXT: &str = "<mbp:pagebreak/><p>jedan &amp; šuma<mbp:pagebreak/><p>dva</p><p>tri</p>";
+
+/// A book without an NCX: its guide leads to a page of links.
+fn guided(parts: [&str; 3]) -> Document {
+    let digits =
+        |text: &str| ["<toc>", "<1>", "<2>", "<3>"].iter().fold(text.to_owned(), |t, n| t.replace(n, "0123456789"));
+    let sized = digits(&parts.concat());
+    let at = |tag: &str| format!("{:010}", sized.find(tag).unwrap());
+    let markup = parts
+        .concat()
+        .replace("<toc>", &at("<mbp:pagebreak/><h2>"))
+        .replace("<1>", &at("<p>jedan"))
+        .replace("<2>", &at("<mbp:pagebreak/><p>dva"))
+        .replace("<3>", &at("<p>tri"));
+    let (one, two) = markup.as_bytes().split_at(150);
+    let records = [header(2, u32::MAX, (100, "Šime Đ. &amp; Co".as_bytes())), one.to_vec(), two.to_vec()];
+    read_bytes(&palm(b"BOOKMOBI", &records)).unwrap()
+}
 
 #[test]
 fn the_guides_links_stand_for_a_missing_ncx() {
-    // The positions above, found once more.
-    let (guide, first) = (MARKUP.find("<mbp").unwrap(), MARKUP.find("<p>jedan").unwrap());
-    let (second, third) = (MARKUP.find("<mbp:pagebreak/><p>dva").unwrap(), MARKUP.find("<p>tri").unwrap());
-    let markup = MARKUP
-        .replace("0000000097", &format!("{guide:010}"))
-        .replace("0000000230", &format!("{first:010}"))
-        .replace("0000000262", &format!("{second:010}"))
-        .replace("0000000286", &format!("{third:010}"));
-    let (one, two) = markup.as_bytes().split_at(150);
-    let records = [header(2, u32::MAX, (100, "Šime Đ. &amp; Co".as_bytes())), one.to_vec(), two.to_vec()];
-    let document = read_bytes(&palm(b"BOOKMOBI", &records)).unwrap();
-    assert_eq!(shape(&document), [("", "Cover"), ("Jedan", "jedan & šuma"), ("Dva", "dva"), ("Tri", "tri")]);
-    assert_eq!((document.language.as_deref(), document.authors), (Some("hr"), vec!["Šime Đ. & Co".to_owned()]));
+    let chapters = [("Jedan", "jedan & šuma"), ("Dva", "dva"), ("Tri", "tri")];
+    let document = guided([FRONT, CONTENTS, TEXT]);
+    assert_eq!(shape(&document)[2..], chapters);
+    assert_eq!(shape(&document)[1], ("Contents", "Contents\n\nJedan\n\nDva\n\nTri"));
+    assert_eq!((document.language.as_deref(), &document.authors[..]), (Some("hr"), &["Šime Đ. & Co".to_owned()][..]));
+    // At the end it is the converter's.
+    let document = guided([FRONT, TEXT, CONTENTS]);
+    assert_eq!(shape(&document)[1..], chapters);
     assert!(document.notes.iter().any(|note| note.contains("left out")), "{:?}", document.notes);
 }
 
