@@ -65,6 +65,50 @@ impl Fault {
 
 /// Reads a book of any of the formats; its name does not tell which one it is in.
 pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
+    let (mut reading, raw) = match open(path, limits)? {
+        Opened::Book(reading, raw) => (*reading, raw),
+        Opened::PlainText(raw) => return Ok(plain_text(path, &raw)),
+    };
+    let (book, raw) = reading.put_together(raw)?;
+    let (lines, toc_page) = reading.table_of_contents(&book)?;
+    let pages = reading.pages(book, &raw, &lines, toc_page)?;
+    let starts = reading.starts(&pages, lines);
+    let Reading { header: Header { title, authors, language, .. }, notes, .. } = reading;
+    Ok(Document { title, authors, language, sections: sections::split(&pages, starts), notes })
+}
+
+/// Hands the markup of every page to `visit`, as it was before any anchor, without the page that is left out: what the
+/// report's independent count runs on.
+pub fn visit_pages(path: &Path, limits: &Limits, visit: &mut dyn FnMut(&str)) -> Result<(), ExtractError> {
+    let (mut reading, raw) = match open(path, limits)? {
+        Opened::Book(reading, raw) => (*reading, raw),
+        Opened::PlainText(raw) => {
+            visit(&decode::plain(&raw).replace('&', "&amp;").replace('<', "&lt;"));
+            return Ok(());
+        }
+    };
+    let (book, drawings) = reading.put_together(raw.clone())?;
+    let (_, toc_page) = reading.table_of_contents(&book)?;
+    reading.pages(book, &drawings, &[], toc_page)?;
+    let left_out = reading.left_out;
+    let (book, drawings) = reading.put_together(raw)?;
+    let mut number = 0;
+    reading.pieces(book, &drawings, &HashMap::new(), |_, piece| {
+        if left_out != Some(number) {
+            visit(piece);
+        }
+        number += 1;
+        Ok(())
+    })
+}
+
+/// What is in a file.
+enum Opened {
+    Book(Box<Reading>, Vec<u8>),
+    PlainText(Vec<u8>),
+}
+
+fn open(path: &Path, limits: &Limits) -> Result<Opened, ExtractError> {
     let mut palm = Palm::open(path, limits)?;
     let mut notes = Vec::new();
     let (base, header) = choose_book(&mut palm, &mut notes)?;
@@ -77,15 +121,9 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
         notes.push(format!("the text has {} of the {} bytes that its header tells of", raw.len(), header.text_bytes));
     }
     if palm.kind() == Kind::PalmDoc && !is_markup(&raw) {
-        return Ok(plain_text(path, &raw));
+        return Ok(Opened::PlainText(raw));
     }
-    let mut reading = Reading { palm, base, header, notes, flows: Vec::new() };
-    let (book, raw) = reading.put_together(raw)?;
-    let (lines, toc_page) = reading.table_of_contents(&book)?;
-    let pages = reading.pages(book, &raw, &lines, toc_page)?;
-    let starts = reading.starts(&pages, lines);
-    let Reading { header: Header { title, authors, language, .. }, notes, .. } = reading;
-    Ok(Document { title, authors, language, sections: sections::split(&pages, starts), notes })
+    Ok(Opened::Book(Box::new(Reading { palm, base, header, notes, flows: Vec::new(), left_out: None }), raw))
 }
 
 /// The header to read by, and its record: of the KF8 half where there are two.
@@ -135,6 +173,8 @@ struct Reading {
     notes: Vec<String>,
     /// KF8's pages, styles and drawings in the raw text.
     flows: Vec<Range<usize>>,
+    /// The page, by number, that is a converter's table of contents.
+    left_out: Option<usize>,
 }
 
 impl Reading {
@@ -204,7 +244,8 @@ impl Reading {
             let guide = raw[..raw.len().min(HEAD_BYTES)].to_vec();
             let toc = contents::guided_position(&self.header.decode(guide));
             if let Some(toc) = toc.filter(|toc| lines.is_empty() && *toc < raw.len()) {
-                let page = self.header.decode(page_at(raw, toc).to_vec());
+                let page = page_at(raw, toc);
+                let page = self.header.decode(page[..page.len().min(contents::PAGE_BYTES)].to_vec());
                 lines = Links::of(&page).lines;
             }
             toc
@@ -236,27 +277,18 @@ impl Reading {
         }
         let toc_page = toc_page.map(anchors::id);
         let mut navigation = None;
-        let mut drawn = HashSet::new();
         let (mut pages, mut bytes_of_text) = (Vec::new(), 0);
-        for (number, part) in book.parts.into_iter().enumerate() {
-            let mut bytes = match places.get(&number) {
-                Some(places) => anchors::insert(&part.markup, part.start, places),
-                None => part.markup,
-            };
-            bytes = kf8::inline_drawings(bytes, raw, &self.flows, &mut drawn);
-            bytes.retain(|byte| *byte != 0);
-            let text = self.header.decode(bytes);
-            for piece in if self.header.version == 8 { vec![text.as_str()] } else { split_at_breaks(&text) } {
-                let page = markup::parse(piece, || TextBuilder::new(&wanted)).finish();
-                bytes_of_text += page.text.len() as u64;
-                super::check_text_size(self.palm.path(), self.palm.limits(), bytes_of_text)?;
-                let is_toc = toc_page.as_ref().is_some_and(|id| page.anchors.contains_key(id));
-                if is_toc && Links::of(piece).is_navigation() {
-                    navigation = Some(pages.len());
-                }
-                pages.push(page);
+        self.pieces(book, raw, &places, |palm, piece| {
+            let page = markup::parse(piece, || TextBuilder::new(&wanted)).finish();
+            bytes_of_text += page.text.len() as u64;
+            super::check_text_size(palm.path(), palm.limits(), bytes_of_text)?;
+            let is_toc = toc_page.as_ref().is_some_and(|id| page.anchors.contains_key(id));
+            if is_toc && Links::of(piece).is_navigation() {
+                navigation = Some(pages.len());
             }
-        }
+            pages.push(page);
+            Ok(())
+        })?;
         // A converter's own table of contents is at the end. One elsewhere is the publisher's, a page like any other.
         let is_last = |at: usize| {
             let has_text = |pages: &[PageText]| pages.iter().any(|page| !page.text.is_empty());
@@ -265,8 +297,33 @@ impl Reading {
         if let Some(at) = navigation.filter(|at| is_last(*at)) {
             self.notes.push("left out: the table of contents at the end, a page of links only".to_owned());
             pages[at] = PageText::default();
+            self.left_out = Some(at);
         }
         Ok(pages)
+    }
+
+    /// The markup of every page, with its anchors.
+    fn pieces(
+        &mut self,
+        book: Book,
+        raw: &[u8],
+        places: &HashMap<usize, BTreeSet<usize>>,
+        mut visit: impl FnMut(&Palm, &str) -> Result<(), ExtractError>,
+    ) -> Result<(), ExtractError> {
+        let mut drawn = HashSet::new();
+        for (number, part) in book.parts.into_iter().enumerate() {
+            let mut bytes = match places.get(&number) {
+                Some(places) => anchors::insert(&part.markup, part.start, places),
+                None => part.markup,
+            };
+            bytes = kf8::inline_drawings(bytes, raw, &self.flows, &mut drawn);
+            bytes.retain(|byte| *byte != 0);
+            let text = self.header.decode(bytes);
+            for piece in if self.is_kf8() { vec![text.as_str()] } else { split_at_breaks(&text) } {
+                visit(&self.palm, piece)?;
+            }
+        }
+        Ok(())
     }
 
     fn starts(&mut self, pages: &[PageText], lines: Vec<Line>) -> Vec<Start> {
@@ -276,13 +333,17 @@ impl Reading {
                 found.entry(id).or_insert((number, *offset));
             }
         }
+        // An entry that points at the break between two pages means the second.
+        let mut next_with_text = vec![pages.len(); pages.len() + 1];
+        for at in (0..pages.len()).rev() {
+            next_with_text[at] = if pages[at].text.is_empty() { next_with_text[at + 1] } else { at };
+        }
         let entries = lines.len();
         let mut starts = Vec::with_capacity(entries);
         for Line { title, level, position } in lines {
             let Some(&(mut page, mut offset)) = found.get(anchors::id(position).as_str()) else { continue };
-            // An entry that points at the break between two pages means the second.
-            while !self.is_kf8() && page + 1 < pages.len() && pages[page].text[offset..].trim().is_empty() {
-                (page, offset) = (page + 1, 0);
+            if !self.is_kf8() && pages[page].text[offset..].trim().is_empty() {
+                (page, offset) = (next_with_text[page + 1], 0);
             }
             starts.push(Start { page, offset, level, title });
         }

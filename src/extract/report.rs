@@ -8,7 +8,7 @@ use std::path::Path;
 use scraper::{Html, Node};
 use unicode_normalization::UnicodeNormalization;
 
-use super::{ExtractError, Limits, decode, epub, markdown, source};
+use super::{ExtractError, Limits, decode, epub, markdown, mobi, source};
 use crate::domain::Document;
 
 /// How many missing or doubled words are named.
@@ -89,6 +89,9 @@ impl WordCounts {
         match format.to_ascii_uppercase().as_str() {
             "EPUB" | "KEPUB" => {
                 epub::visit_spine(path, limits, &mut |page| counts.add_html(&decode::markup(page)))?;
+            }
+            "AZW3" | "AZW" | "MOBI" | "PRC" => {
+                mobi::visit_pages(path, limits, &mut |page| counts.add_html(page))?;
             }
             "HTML" | "XHTML" | "HTM" => {
                 counts.add_html(&decode::markup(&source::read_text_file(path, limits)?));

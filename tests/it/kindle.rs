@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use alexandria_ingestd::domain::Document;
-use alexandria_ingestd::extract::report::WordCounts;
+use alexandria_ingestd::extract::report::{Report, WordCounts};
 use alexandria_ingestd::extract::{ExtractError, Limits, extract};
 
 use crate::books::debian_book;
@@ -86,8 +86,11 @@ fn check(epub: &Path, book: &Path, format: &str) -> Vec<String> {
         document.notes
     );
     let mut complaints = Vec::new();
-    if report.lost + report.doubled > 0 {
-        complaints.push(format!("{name}: {report:?}"));
+    let own = Report::measure(book, format, &document, &Limits::default()).unwrap();
+    for report in [report, own] {
+        if report.lost + report.doubled > 0 {
+            complaints.push(format!("{name}: {report:?}"));
+        }
     }
     if let Some(at) = words(&original).iter().zip(words(&document)).position(|(one, other)| *one != other) {
         let around =

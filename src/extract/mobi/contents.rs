@@ -8,7 +8,7 @@ use super::index::Index;
 use super::kf8::Book;
 
 /// How much of a page is read for its links.
-const PAGE_BYTES: usize = 1 << 20;
+pub const PAGE_BYTES: usize = 1 << 20;
 /// A navigation page is little but links.
 const MIN_LINKS: usize = 3;
 const WORDS_BESIDE: usize = 10;

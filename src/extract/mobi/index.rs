@@ -7,7 +7,11 @@ use super::Fault;
 use super::palm::{be16, be32};
 
 /// Of all tables of a book together. A book of 64 MB in KF8 has some 8,000 fragments.
-const MAX_ENTRIES: usize = 200_000;
+const MAX_ENTRIES: usize = 100_000;
+/// Of all strings of a table.
+const MAX_STRING_BYTES: usize = 16 << 20;
+/// Of one string; longer ones are no titles.
+const STRING_BYTES: usize = 1200;
 
 /// A row: its name, and its values by tag.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,8 +43,14 @@ impl Index {
             let bytes = record(at.saturating_add(next))?;
             description.entries(&bytes, &mut index.entries)?;
         }
+        let mut string_bytes = 0;
         for next in 1..=description.string_records {
-            index.strings.push(record(at.saturating_add(description.records).saturating_add(next))?);
+            let strings = record(at.saturating_add(description.records).saturating_add(next))?;
+            string_bytes += strings.len();
+            if string_bytes > MAX_STRING_BYTES {
+                return Err(Fault::TooLarge);
+            }
+            index.strings.push(strings);
         }
         Ok(index)
     }
@@ -50,7 +60,7 @@ impl Index {
         let record = self.strings.get((offset >> 16) as usize)?;
         let mut rest = record.get((offset & 0xffff) as usize..)?;
         let length = number(&mut rest)? as usize;
-        rest.get(..length)
+        rest.get(..length).map(|string| &string[..length.min(STRING_BYTES)])
     }
 }
 

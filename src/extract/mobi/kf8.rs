@@ -12,6 +12,8 @@ use super::palm::be32;
 
 /// Bytes that may be moved to make room for fragments: they go near the end of their page, so real books move little.
 const MAX_MOVED: usize = 1 << 30;
+/// Flows of a text; real books have a few dozen.
+const MAX_FLOWS: usize = 100_000;
 /// How far a place inside a tag is looked for the tag's end.
 const TAG_WINDOW: usize = 4096;
 
@@ -117,6 +119,9 @@ pub fn flows(fdst: &[u8], text: &[u8]) -> Option<Vec<std::ops::Range<usize>>> {
         return None;
     }
     let (at, count) = (be32(fdst, 4)? as usize, be32(fdst, 8)? as usize);
+    if count > MAX_FLOWS {
+        return None;
+    }
     let mut flows = Vec::new();
     let mut expected = 0;
     for number in 0..count {
@@ -147,17 +152,18 @@ pub fn inline_drawings(
         let rest = &markup[at..(at + TAG_WINDOW).min(markup.len())];
         let digits = rest.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(0);
         let number = std::str::from_utf8(&rest[..digits]).ok().and_then(|text| usize::from_str_radix(text, 32).ok());
-        let flow = number.filter(|number| *number > 0).and_then(|number| flows.get(number));
-        let (Some(number), Some(flow), Some(end)) = (number, flow, rest.iter().position(|byte| *byte == b'>')) else {
+        let is_drawing = rest[digits..].starts_with(b"?mime=image/svg");
+        let Some(number) = number.filter(|number| is_drawing && *number > 0) else { continue };
+        let Some(drawing) = flows.get(number).filter(|_| used.insert(number)).map(|flow| &raw[flow.clone()]) else {
             continue;
         };
-        let drawing = &raw[flow.clone()];
         let window = &drawing[..drawing.len().min(TAG_WINDOW)];
         let svg = window.windows(4).position(|part| part.eq_ignore_ascii_case(b"<svg"));
-        if let Some(svg) = svg.filter(|_| rest[digits..end].starts_with(b"?mime=image/svg") && used.insert(number)) {
-            out.extend_from_slice(&markup[copied..at + end + 1]);
+        let end = rest.iter().position(|byte| *byte == b'>').map(|end| at + end + 1);
+        if let (Some(svg), Some(end)) = (svg, end) {
+            out.extend_from_slice(&markup[copied..end]);
             out.extend_from_slice(&drawing[svg..]);
-            copied = at + end + 1;
+            copied = end;
         }
     }
     if copied == 0 {

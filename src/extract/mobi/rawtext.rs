@@ -3,7 +3,6 @@
 //!
 //! Format: <https://wiki.mobileread.com/wiki/MOBI#Trailing_entries>.
 
-use super::super::ExtractError;
 use super::header::Header;
 use super::huffcdic::HuffCdic;
 use super::palm::Palm;
@@ -14,8 +13,8 @@ const PALMDOC: u16 = 2;
 /// "DH".
 const HUFF_CDIC: u16 = 17480;
 
-/// Records of a dictionary; a hostile count must not read the book many times over.
-const MAX_DICTIONARIES: u32 = 4096;
+/// Of all records of a dictionary. Real ones have a few dozen records of at most 64 KB.
+const MAX_DICTIONARY_BYTES: usize = 32 << 20;
 
 /// The whole text of the book whose header is record `base`.
 pub fn read(palm: &mut Palm, base: usize, header: &Header) -> Result<Vec<u8>, Fault> {
@@ -44,9 +43,17 @@ fn dictionary(palm: &mut Palm, base: usize, header: &Header) -> Result<HuffCdic,
     let (first, count) = header.huff;
     let first = base.saturating_add(first as usize);
     let huff = palm.record(first)?;
-    let dictionaries: Result<Vec<Vec<u8>>, ExtractError> =
-        (1..count.min(MAX_DICTIONARIES) as usize).map(|at| palm.record(first + at)).collect();
-    HuffCdic::new(&huff, dictionaries?, palm.limits().max_entry_bytes)
+    let mut dictionaries = Vec::new();
+    let mut bytes = 0;
+    for at in 1..count as usize {
+        let record = palm.record(first.saturating_add(at))?;
+        bytes += record.len();
+        if bytes > MAX_DICTIONARY_BYTES {
+            return Err(Fault::TooLarge);
+        }
+        dictionaries.push(record);
+    }
+    HuffCdic::new(&huff, dictionaries, palm.limits().max_entry_bytes)
 }
 
 /// The record up to its trailing entries: one for every bit above the lowest, each with its length at its end, and
