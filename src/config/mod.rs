@@ -57,8 +57,8 @@ impl Default for LibraryConfig {
             poll_seconds: 2.0,
             full_scan_seconds: 3600.0,
             formats: [
-                "EPUB", "KEPUB", "DOCX", "ODT", "FB2", "FBZ", "HTMLZ", "MD", "MARKDOWN", "HTML", "XHTML", "HTM", "ZIP",
-                "RTF", "TXT", "TEXT",
+                "EPUB", "KEPUB", "AZW3", "AZW", "MOBI", "PRC", "DOCX", "ODT", "FB2", "FBZ", "HTMLZ", "MD", "MARKDOWN",
+                "HTML", "XHTML", "HTM", "ZIP", "RTF", "TXT", "TEXT",
             ]
             .map(String::from)
             .to_vec(),

@@ -19,6 +19,11 @@ pub fn markup(bytes: &[u8]) -> Cow<'_, str> {
     decode(bytes, declared(bytes))
 }
 
+/// The text of bytes whose container names the encoding; believed like a declaration of their own.
+pub fn declared_as<'a>(bytes: &'a [u8], encoding: &'static Encoding) -> Cow<'a, str> {
+    decode(bytes, Some(encoding))
+}
+
 fn decode<'a>(bytes: &'a [u8], declared: Option<&'static Encoding>) -> Cow<'a, str> {
     if let Some((encoding, mark)) = Encoding::for_bom(bytes) {
         return encoding.decode_without_bom_handling(&bytes[mark..]).0;

@@ -13,6 +13,7 @@ mod flow;
 mod html;
 mod markdown;
 mod markup;
+mod mobi;
 mod odt;
 mod ole;
 mod plain;
@@ -37,6 +38,10 @@ type Reader = fn(&Path, &Limits) -> Result<Document, ExtractError>;
 const FORMATS: &[(&str, Reader)] = &[
     ("EPUB", epub::read),
     ("KEPUB", epub::read),
+    ("AZW3", mobi::read),
+    ("AZW", mobi::read),
+    ("MOBI", mobi::read),
+    ("PRC", mobi::read),
     ("TXT", plain::read),
     ("TEXT", plain::read),
     ("MD", markdown::read),

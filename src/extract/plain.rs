@@ -21,7 +21,7 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
 }
 
 /// Words by one space, lines kept, one blank line for any number of them; a form feed is a blank line.
-fn tidy(raw: &str) -> String {
+pub fn tidy(raw: &str) -> String {
     // Old Macs ended lines by a carriage return alone.
     let end = if raw.contains('\n') { '\n' } else { '\r' };
     let mut text = String::with_capacity(raw.len());

@@ -12,7 +12,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::container::Container;
 use super::zipped_html::{self, Kind};
-use super::{ExtractError, Limits, decode, epub, fb2, markdown, source};
+use super::{ExtractError, Limits, decode, epub, fb2, markdown, mobi, source};
 use crate::domain::Document;
 
 /// How many missing or doubled words are named.
@@ -93,6 +93,9 @@ impl WordCounts {
         match format.to_ascii_uppercase().as_str() {
             "EPUB" | "KEPUB" => {
                 epub::visit_spine(path, limits, &mut |page| counts.add_html(&decode::markup(page)))?;
+            }
+            "AZW3" | "AZW" | "MOBI" | "PRC" => {
+                mobi::visit_pages(path, limits, &mut |page| counts.add_html(page))?;
             }
             "HTML" | "XHTML" | "HTM" => {
                 counts.add_html(&decode::markup(&source::read_text_file(path, limits)?));

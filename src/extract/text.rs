@@ -335,7 +335,9 @@ fn kind(name: &str) -> Kind {
         | "figcaption" | "blockquote" | "table" | "caption" | "hr" | "body" | "html" | "address" | "center"
         | "form" | "fieldset" | "legend" | "details" | "summary" | "dialog" | "hgroup" | "search" | "bodymatter"
         | "frontmatter" | "rearmatter" | "level" | "level1" | "level2" | "level3" | "level4" | "level5" | "level6"
-        | "doctitle" | "docauthor" | "svg" | "math" | "object" | "video" | "audio" => Kind::Gap(Gap::Block),
+        | "doctitle" | "docauthor" | "svg" | "math" | "object" | "video" | "audio" | "pagebreak" => {
+            Kind::Gap(Gap::Block)
+        }
         "thead" | "tbody" | "tfoot" | "br" | "li" | "dt" | "dd" | "tr" | "option" | "optgroup" | "select"
         | "textarea" | "line" | "lic" => Kind::Gap(Gap::Line),
         "td" | "th" | "button" => Kind::Gap(Gap::Space),

@@ -8,6 +8,7 @@ mod daemon;
 mod embed;
 mod extract;
 mod formats;
+mod kindle;
 mod library;
 mod main_job;
 mod qdrant_server;
