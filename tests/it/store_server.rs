@@ -1,7 +1,7 @@
 //! The server store against a Qdrant server: the contract, and what a network and an operator do to it. The server is
 //! qdrant_server.rs's, on a real socket, and a real one where `QDRANT_TEST_URL` names it.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use alexandria_ingestd::config::StoreConfig;
@@ -194,7 +194,11 @@ fn what_is_no_qdrant_is_named() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let _ = stream.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+            let mut stream = stream.unwrap();
+            // Read, answer, and hang up last, as web servers do: a connection reset under the answer loses it.
+            let _ = stream.read(&mut [0; 64]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
         }
     });
     let store = ServerStore::connect(&server_config(url.clone(), "books")).unwrap();

@@ -135,7 +135,7 @@ fn old_palmdoc_texts_are_read() {
     let header = [&[0u8, 1, 0, 0, 0, 0, 0, 9, 0, 1][..], &[0; 6]].concat();
     let text = b"One  line\r\ntwo\r\n\r\nthree".to_vec();
     let document = read_bytes(&palm(b"TEXtREAd", &[header.clone(), text])).unwrap();
-    assert_eq!(shape(&document), [("A book", "One line\ntwo\n\nthree")]);
+    assert_eq!(shape(&document), [("", "One line\ntwo\n\nthree")]);
     let html = read_bytes(&palm(b"TEXtREAd", &[header, b"<html><h1>T</h1><p>\xe9t\xe9".to_vec()])).unwrap();
     assert_eq!(shape(&html), [("T", "T\n\nété")]);
 }
