@@ -23,7 +23,8 @@
 //! | [`ingest`] | one job as a straight line through the stages | delete before the new points are safe |
 //! | [`control`] | the protocol, the server on the Unix socket, the client | read the library or run a job itself |
 //! | [`config`] | every setting, its default and its check | accept an unknown key |
-//! | [`telemetry`] | the log (journald or stderr) and the status snapshot | block a stage |
+//! | [`telemetry`] | the log (journald or stderr) and the rates in the status | block a stage |
+//! | [`clock`] | the wall clock, as the state keeps it | measure a duration |
 //! | [`daemon`] | the composition root: builds, starts, notifies systemd, stops in order | hold logic of a stage |
 //!
 //! ## Invariants
