@@ -14,8 +14,9 @@ use crate::ingest::{IngestSettings, Ingestor, Parents, Progress, ReconcileSettin
 use crate::queue::{Queue, QueueHandle, RetryRules, StateLock};
 use crate::store::{self, CollectionSpec, Ensured, StoreError, VectorStore};
 
-/// Tokens of a batch on a CPU: large enough for the matrix products, small enough to stay in memory.
-const CPU_BATCH_TOKENS: usize = 4096;
+/// Tokens of a batch on a CPU: large enough for the matrix products, small enough for the caches and for memory. 1024,
+/// 2048 and 4096 took 0.600, 0.582 and 0.624 CPU ms a token (tests/RESULTS.md).
+const CPU_BATCH_TOKENS: usize = 2048;
 
 /// Everything a job needs.
 pub struct Parts {
