@@ -81,8 +81,9 @@ pub fn extract_report(config: &Config, path: &Path) -> Result<(Document, Coverag
     let format = path.extension().map(|extension| extension.to_string_lossy().to_uppercase()).unwrap_or_default();
     let settings = parts::ingest_settings(config, Path::new("").to_owned());
     let failed = |error: extract::ExtractError| DaemonError::Failed(error.to_string());
-    let document = extract::extract(path, &format, &settings.limits).map_err(failed)?;
-    let report = Report::measure(path, &format, &document, &settings.limits).map_err(failed)?;
+    let source = extract::Source::open(path).map_err(failed)?;
+    let document = extract::extract_source(&source, &format, &settings.limits).map_err(failed)?;
+    let report = Report::measure(&source, &format, &document, &settings.limits).map_err(failed)?;
     let embedder = EmbedderHandle::spawn(Box::new(FakeEmbedder::default()), 4096)?;
     let tokenizer = embedder.tokenizer().clone();
     let chapters = chunk_sections::<EmbedError>(

@@ -2,7 +2,6 @@
 //! believe a declared size.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -10,12 +9,13 @@ use percent_encoding::percent_decode_str;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::{ExtractError, Limits, source};
+use super::source::SourceReader;
+use super::{ExtractError, Limits, Source};
 
 /// An open archive.
 pub struct Container {
     path: PathBuf,
-    zip: ZipArchive<BufReader<File>>,
+    zip: ZipArchive<BufReader<SourceReader>>,
     limits: Limits,
     /// Bytes decompressed so far.
     spent: u64,
@@ -34,9 +34,9 @@ pub struct Target {
 }
 
 impl Container {
-    pub fn open(path: &Path, limits: &Limits) -> Result<Self, ExtractError> {
-        let file = source::open(path)?;
-        let zip = ZipArchive::new(BufReader::new(file)).map_err(|error| zip_error(path, None, error))?;
+    pub fn open(source: &Source, limits: &Limits) -> Result<Self, ExtractError> {
+        let zip = ZipArchive::new(BufReader::new(source.reader()));
+        let zip = zip.map_err(|error| zip_error(source.path(), None, error))?;
         let mut by_name = HashMap::new();
         let mut by_lower_name = HashMap::new();
         for (index, name) in zip.file_names().enumerate() {
@@ -46,7 +46,7 @@ impl Container {
             by_lower_name.entry(name.to_lowercase()).or_insert(index);
             by_name.insert(name, index);
         }
-        Ok(Self { path: path.to_owned(), zip, limits: limits.clone(), spent: 0, by_name, by_lower_name })
+        Ok(Self { path: source.path().to_owned(), zip, limits: limits.clone(), spent: 0, by_name, by_lower_name })
     }
 
     pub fn path(&self) -> &Path {

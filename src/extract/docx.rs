@@ -8,20 +8,18 @@ mod parts;
 
 pub use self::parts::level_by_name;
 
-use std::path::Path;
-
 use self::parts::{Parts, Styles};
 use super::container::Container;
 use super::flow::{self, Fields, Flow, Hidden};
 use super::markup::{self, Attributes, Sink};
 use super::text::PageText;
-use super::{ExtractError, Limits, decode, ole};
+use super::{ExtractError, Limits, Source, decode, ole};
 use crate::domain::Document;
 
 /// Reads a DOCX file.
-pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
-    ole::refuse(path)?;
-    let mut container = Container::open(path, limits)?;
+pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
+    ole::refuse(source)?;
+    let mut container = Container::open(source, limits)?;
     let parts = Parts::find(&mut container)?;
     let styles = match parts.styles {
         Some(entry) => Styles::read(&decode::markup(&container.read(entry)?)),
@@ -42,7 +40,7 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
     for entry in parts.notes {
         let page = self::page(&container.read(entry)?, &styles);
         bytes_of_text += page.text.len() as u64;
-        super::check_text_size(path, limits, bytes_of_text)?;
+        super::check_text_size(source.path(), limits, bytes_of_text)?;
         note_pages.push(page);
     }
     Ok(Document {

@@ -7,7 +7,6 @@ mod package;
 mod spine_check;
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use self::contents::Link;
 pub use self::package::Package;
@@ -16,12 +15,12 @@ pub use self::spine_check::visit_spine;
 use super::container::{Container, Target, folder};
 use super::sections::{self, Start};
 use super::text::{PageText, TextBuilder};
-use super::{ExtractError, Limits, decode, markup};
+use super::{ExtractError, Limits, Source, decode, markup};
 use crate::domain::Document;
 
 /// Reads an EPUB.
-pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
-    let mut book = Book::open(path, limits)?;
+pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
+    let mut book = Book::open(source, limits)?;
     let toc = book.table_of_contents();
     let none = HashSet::new();
     let mut pages: Vec<PageText> = Vec::new();
@@ -31,7 +30,7 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
         let wanted = toc.wanted.get(&at).unwrap_or(&none);
         let page = markup::parse(&decode::markup(&bytes), || TextBuilder::new(wanted)).finish();
         bytes_of_text += page.text.len() as u64;
-        super::check_text_size(path, limits, bytes_of_text)?;
+        super::check_text_size(source.path(), limits, bytes_of_text)?;
         pages.push(page);
     }
     let starts = toc.starts(&pages, &mut book.notes);
@@ -55,8 +54,8 @@ struct Book {
 }
 
 impl Book {
-    fn open(path: &Path, limits: &Limits) -> Result<Self, ExtractError> {
-        let mut container = Container::open(path, limits)?;
+    fn open(source: &Source, limits: &Limits) -> Result<Self, ExtractError> {
+        let mut container = Container::open(source, limits)?;
         let entry = package_entry(&mut container)?;
         let bytes = container.read(entry)?;
         let package = Package::parse(&bytes);

@@ -13,7 +13,7 @@ use super::flow::{Flow, Hidden};
 use super::markup::{self, Attributes, Sink};
 use super::sections::{self, Start};
 use super::text::{Heading, PageText, one_line};
-use super::{ExtractError, Limits, decode, source};
+use super::{ExtractError, Limits, Source, decode};
 use crate::domain::Document;
 
 /// Deeper titles are as deep as this.
@@ -22,20 +22,20 @@ const MAX_LEVEL: usize = 6;
 const BOLD_TITLE_WORDS: usize = 14;
 
 /// Reads an FB2 file.
-pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
-    parse(path, &bytes_of(path, limits)?)
+pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
+    parse(source.path(), &bytes_of(source, limits)?)
 }
 
 /// The XML of a book, out of its archive where it is in one.
-pub fn bytes_of(path: &Path, limits: &Limits) -> Result<Vec<u8>, ExtractError> {
+pub fn bytes_of(source: &Source, limits: &Limits) -> Result<Vec<u8>, ExtractError> {
     let mut magic = [0; 4];
-    let read = source::open(path)?.read(&mut magic).map_err(|error| ExtractError::from_io(path, error))?;
+    let read = source.reader().read(&mut magic).map_err(|error| ExtractError::from_io(source.path(), error))?;
     if !magic[..read].starts_with(b"PK") {
-        return source::read_text_file(path, limits);
+        return source.read_text(limits);
     }
-    let mut container = Container::open(path, limits)?;
+    let mut container = Container::open(source, limits)?;
     let entry = container.find_by_suffix(".fb2").or_else(|| container.find_by_suffix(".xml"));
-    let entry = entry.ok_or_else(|| ExtractError::corrupt(path, "the archive holds no FB2 file"))?;
+    let entry = entry.ok_or_else(|| ExtractError::corrupt(source.path(), "the archive holds no FB2 file"))?;
     container.read(entry)
 }
 
@@ -320,7 +320,7 @@ mod tests {
         let path = dir.path().join("b");
         std::fs::write(&path, bytes).unwrap();
         let document = extract(&path, format, &Limits::default()).unwrap();
-        let report = Report::measure(&path, format, &document, &Limits::default()).unwrap();
+        let report = Report::measure(&Source::open(&path).unwrap(), format, &document, &Limits::default()).unwrap();
         assert_eq!((report.lost, report.doubled), (0, 0), "{report:?}");
         document
     }

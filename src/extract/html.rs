@@ -1,15 +1,14 @@
 //! A single page of HTML or XHTML; headings are the sections.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use super::text::{PageText, TextBuilder};
-use super::{ExtractError, Limits, decode, markup, sections, source};
+use super::{ExtractError, Limits, Source, decode, markup, sections};
 use crate::domain::Document;
 
 /// Reads an HTML file.
-pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
-    let bytes = source::read_text_file(path, limits)?;
+pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
+    let bytes = source.read_text(limits)?;
     let mut page = parse(&decode::markup(&bytes));
     Ok(Document {
         title: page.title.clone(),
@@ -38,7 +37,7 @@ mod tests {
             <body><h1>Eins</h1><p>a<h2>Zwei</h2><p>b \u{e4}<h4>c</h4><p>d";
         let bytes: Vec<u8> = html.chars().map(|c| c as u8).collect();
         std::fs::write(&path, bytes).unwrap();
-        let document = read(&path, &Limits::default()).unwrap();
+        let document = read(&Source::open(&path).unwrap(), &Limits::default()).unwrap();
         assert_eq!(document.title.as_deref(), Some("Titel"));
         assert_eq!((document.authors, document.language), (vec!["A. B.".to_owned()], Some("de".to_owned())));
         let shape: Vec<_> = document.sections.iter().map(|s| (s.title.as_str(), s.level, s.text.as_str())).collect();

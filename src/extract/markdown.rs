@@ -1,15 +1,13 @@
 //! Markdown: pulldown-cmark makes HTML of it, the rest goes the way of an HTML file. A metadata block at the top is not text.
 
-use std::path::Path;
-
 use pulldown_cmark::{Options, Parser};
 
-use super::{ExtractError, Limits, decode, html, sections, source};
+use super::{ExtractError, Limits, Source, decode, html, sections};
 use crate::domain::Document;
 
 /// Reads a Markdown file; its first heading, where it is of the first level, is the title.
-pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
-    let bytes = source::read_text_file(path, limits)?;
+pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
+    let bytes = source.read_text(limits)?;
     let page = html::parse(&to_html(&decode::plain(&bytes)));
     let heading = page.headings.first().filter(|heading| heading.level == 1);
     let title = heading.map(|heading| super::text::one_line(&page.text[heading.range.clone()]));
@@ -40,7 +38,7 @@ mod tests {
         let path = dir.path().join("x.md");
         let text = "---\ntitle: no\n---\n# Book\n\nintro *em*ph & <br>x\n\n## Part\n\n| a | b |\n|---|---|\n| c | d |\n\n- one\n- two\n\n```\nco de\n  x\n```\n";
         std::fs::write(&path, text).unwrap();
-        let document = read(&path, &Limits::default()).unwrap();
+        let document = read(&Source::open(&path).unwrap(), &Limits::default()).unwrap();
         assert_eq!(document.title.as_deref(), Some("Book"));
         let shape: Vec<_> = document.sections.iter().map(|s| (s.title.as_str(), s.text.as_str())).collect();
         assert_eq!(shape, [("Book", "Book\n\nintro emph &\nx"), ("Part", "Part\n\na b\nc d\n\none\ntwo\n\nco de\nx")]);

@@ -17,7 +17,6 @@ mod rawtext;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
-use std::path::Path;
 
 use self::anchors::PAGE_BREAK;
 use self::contents::{Line, Links};
@@ -27,7 +26,7 @@ use self::kf8::Book;
 use self::palm::{Kind, Palm};
 use super::sections::{self, Start};
 use super::text::{PageText, TextBuilder};
-use super::{ExtractError, Limits, decode, markup, plain};
+use super::{ExtractError, Limits, Source, decode, markup, plain};
 use crate::domain::{Document, Section};
 
 /// Pages that a book before KF8 is cut into; what is behind stays in the last.
@@ -64,8 +63,8 @@ impl Fault {
 }
 
 /// Reads a book of any of the formats; its name does not tell which one it is in.
-pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
-    let (mut reading, raw) = match open(path, limits)? {
+pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
+    let (mut reading, raw) = match open(source, limits)? {
         Opened::Book(reading, raw) => (*reading, raw),
         Opened::PlainText(raw) => return Ok(plain_text(&raw)),
     };
@@ -79,8 +78,8 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
 
 /// Hands the markup of every page to `visit`, as it was before any anchor, without the page that is left out: what the
 /// report's independent count runs on.
-pub fn visit_pages(path: &Path, limits: &Limits, visit: &mut dyn FnMut(&str)) -> Result<(), ExtractError> {
-    let (mut reading, raw) = match open(path, limits)? {
+pub fn visit_pages(source: &Source, limits: &Limits, visit: &mut dyn FnMut(&str)) -> Result<(), ExtractError> {
+    let (mut reading, raw) = match open(source, limits)? {
         Opened::Book(reading, raw) => (*reading, raw),
         Opened::PlainText(raw) => {
             visit(&decode::plain(&raw).replace('&', "&amp;").replace('<', "&lt;"));
@@ -108,14 +107,14 @@ enum Opened {
     PlainText(Vec<u8>),
 }
 
-fn open(path: &Path, limits: &Limits) -> Result<Opened, ExtractError> {
-    let mut palm = Palm::open(path, limits)?;
+fn open(source: &Source, limits: &Limits) -> Result<Opened, ExtractError> {
+    let mut palm = Palm::open(source, limits)?;
     let mut notes = Vec::new();
     let (base, header) = choose_book(&mut palm, &mut notes)?;
     let raw = rawtext::read(&mut palm, base, &header).map_err(|fault| fault.of(&palm))?;
     if raw.starts_with(b"%MOP") {
         let format = "Print Replica (AZW4)".to_owned();
-        return Err(ExtractError::UnknownFormat { path: path.to_owned(), format });
+        return Err(ExtractError::UnknownFormat { path: source.path().to_owned(), format });
     }
     if raw.len() < header.text_bytes as usize {
         notes.push(format!("the text has {} of the {} bytes that its header tells of", raw.len(), header.text_bytes));

@@ -27,12 +27,13 @@ mod zipped_html;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::source::Source;
 use crate::domain::Document;
 
 /// Changes when extraction would give other text for the same bytes.
 pub const EXTRACTOR_VERSION: u32 = 2;
 
-type Reader = fn(&Path, &Limits) -> Result<Document, ExtractError>;
+type Reader = fn(&Source, &Limits) -> Result<Document, ExtractError>;
 
 /// Calibre's name of a format and what reads it.
 const FORMATS: &[(&str, Reader)] = &[
@@ -140,15 +141,28 @@ pub fn supported_formats() -> &'static [&'static str] {
     &NAMES
 }
 
-/// Reads the text of the book at `path`. `format` is Calibre's name for it, in upper case (`EPUB`).
+/// Reads the text of the book at `path` in this process. `format` is Calibre's name for it, in any case (`EPUB`).
 ///
 /// # Errors
 /// See [`ExtractError`]: all but `Io` mean that this file will never do.
 pub fn extract(path: &Path, format: &str, limits: &Limits) -> Result<Document, ExtractError> {
-    let Some((_, read)) = FORMATS.iter().find(|(name, _)| name.eq_ignore_ascii_case(format)) else {
-        return Err(ExtractError::UnknownFormat { path: path.to_owned(), format: format.to_owned() });
-    };
-    let document = read(path, limits)?;
+    let read = reader(path, format)?;
+    finish(read(&Source::open(path)?, limits)?, path, limits)
+}
+
+/// The same, of an open file.
+pub fn extract_source(source: &Source, format: &str, limits: &Limits) -> Result<Document, ExtractError> {
+    let read = reader(source.path(), format)?;
+    finish(read(source, limits)?, source.path(), limits)
+}
+
+fn reader(path: &Path, format: &str) -> Result<Reader, ExtractError> {
+    let found = FORMATS.iter().find(|(name, _)| name.eq_ignore_ascii_case(format));
+    let unknown = || ExtractError::UnknownFormat { path: path.to_owned(), format: format.to_owned() };
+    found.map(|(_, read)| *read).ok_or_else(unknown)
+}
+
+fn finish(document: Document, path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
     if document.sections.is_empty() {
         return Err(ExtractError::NoText { path: path.to_owned() });
     }

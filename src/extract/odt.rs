@@ -1,21 +1,20 @@
 //! ODT: OpenDocument text (ISO/IEC 26300, OASIS ODF 1.3, part 3). Must never take tracked deletions, comments or the
 //! descriptions of pictures for text, or leave notes between the words they explain: those stand behind the text.
 
-use std::path::Path;
-
 use super::container::Container;
 use super::flow::{self, Fields, Flow, Hidden};
 use super::markup::{self, Attributes, Sink};
-use super::{ExtractError, Limits, decode, ole};
+use super::{ExtractError, Limits, Source, decode, ole};
 use crate::domain::Document;
 
 /// Reads an ODT file.
-pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
-    ole::refuse(path)?;
-    let mut container = Container::open(path, limits)?;
+pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
+    ole::refuse(source)?;
+    let mut container = Container::open(source, limits)?;
     refuse_encrypted(&mut container)?;
     let content = container.find("content.xml");
-    let content = content.ok_or_else(|| ExtractError::corrupt(path, "it is not an ODT: it has no content.xml"))?;
+    let content =
+        content.ok_or_else(|| ExtractError::corrupt(source.path(), "it is not an ODT: it has no content.xml"))?;
     let mut notes = Vec::new();
     let mut about = Fields::default();
     if let Some(entry) = container.find("meta.xml") {
@@ -26,7 +25,7 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
     }
     let body = markup::parse_xml(&decode::markup(&container.read(content)?), Body::default);
     if !body.seen {
-        return Err(ExtractError::corrupt(path, "it is not an ODT: content.xml has no body"));
+        return Err(ExtractError::corrupt(source.path(), "it is not an ODT: content.xml has no body"));
     }
     let (mut page, note_page) = (body.text.finish(), body.notes.finish());
     page.headings.retain(|heading| !page.text[heading.range.clone()].trim().is_empty());
@@ -190,7 +189,7 @@ mod tests {
         }
         zip.finish().unwrap();
         let document = extract(&path, "ODT", &Limits::default())?;
-        let report = Report::measure(&path, "ODT", &document, &Limits::default()).unwrap();
+        let report = Report::measure(&Source::open(&path).unwrap(), "ODT", &document, &Limits::default()).unwrap();
         assert_eq!((report.lost, report.doubled), (0, 0), "{report:?}");
         Ok(document)
     }

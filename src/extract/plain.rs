@@ -1,18 +1,16 @@
 //! Plain text in any encoding. Must never take binary data for text.
 
-use std::path::Path;
-
 use super::text::is_invisible;
-use super::{ExtractError, Limits, decode, sections, source};
+use super::{ExtractError, Limits, Source, decode, sections};
 use crate::domain::{Document, Section};
 
 /// Reads a text file as one section without a title: the file's name is not the text's, and may be a working copy's.
-pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
-    let bytes = source::read_text_file(path, limits)?;
+pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
+    let bytes = source.read_text(limits)?;
     let raw = decode::plain(&bytes);
     let zeros = raw.bytes().filter(|byte| *byte == 0).count();
     if zeros * 1000 > raw.len() {
-        return Err(ExtractError::corrupt(path, "it holds binary data, not text"));
+        return Err(ExtractError::corrupt(source.path(), "it holds binary data, not text"));
     }
     let text = tidy(&raw);
     let text = sections::nfc(&text).into_owned();
@@ -71,9 +69,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("My book.txt");
         std::fs::write(&path, [b"PK\x03\x04".as_slice(), &[0; 100], b"\xff\xfe\x80"].concat()).unwrap();
-        assert!(read(&path, &Limits::default()).unwrap_err().to_string().contains("binary data"));
+        assert!(
+            read(&Source::open(&path).unwrap(), &Limits::default()).unwrap_err().to_string().contains("binary data")
+        );
         std::fs::write(&path, "Prva rečenica.\n").unwrap();
-        let document = read(&path, &Limits::default()).unwrap();
+        let document = read(&Source::open(&path).unwrap(), &Limits::default()).unwrap();
         assert_eq!((document.sections[0].title.as_str(), document.sections[0].text.as_str()), ("", "Prva rečenica."));
     }
 }

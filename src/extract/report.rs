@@ -5,14 +5,13 @@
 mod strip;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 
 use scraper::{Html, Node};
 use unicode_normalization::UnicodeNormalization;
 
 use super::container::Container;
 use super::zipped_html::{self, Kind};
-use super::{ExtractError, Limits, decode, epub, fb2, markdown, mobi, source};
+use super::{ExtractError, Limits, Source, decode, epub, fb2, markdown, mobi};
 use crate::domain::Document;
 
 /// How many missing or doubled words are named.
@@ -37,8 +36,8 @@ pub struct Report {
 
 impl Report {
     /// Compares `document` with an independent count of the file it came from.
-    pub fn measure(path: &Path, format: &str, document: &Document, limits: &Limits) -> Result<Self, ExtractError> {
-        let linear = WordCounts::of_linear_text(path, format, limits)?;
+    pub fn measure(source: &Source, format: &str, document: &Document, limits: &Limits) -> Result<Self, ExtractError> {
+        let linear = WordCounts::of_linear_text(source, format, limits)?;
         let mut sections = WordCounts::default();
         for section in &document.sections {
             sections.add(&section.text);
@@ -88,41 +87,41 @@ impl WordCounts {
     }
 
     /// The words of a file's linear text.
-    pub fn of_linear_text(path: &Path, format: &str, limits: &Limits) -> Result<Self, ExtractError> {
+    pub fn of_linear_text(source: &Source, format: &str, limits: &Limits) -> Result<Self, ExtractError> {
         let mut counts = Self::default();
         match format.to_ascii_uppercase().as_str() {
             "EPUB" | "KEPUB" => {
-                epub::visit_spine(path, limits, &mut |page| counts.add_html(&decode::markup(page)))?;
+                epub::visit_spine(source, limits, &mut |page| counts.add_html(&decode::markup(page)))?;
             }
             "AZW3" | "AZW" | "MOBI" | "PRC" => {
-                mobi::visit_pages(path, limits, &mut |page| counts.add_html(page))?;
+                mobi::visit_pages(source, limits, &mut |page| counts.add_html(page))?;
             }
             "HTML" | "XHTML" | "HTM" => {
-                counts.add_html(&decode::markup(&source::read_text_file(path, limits)?));
+                counts.add_html(&decode::markup(&source.read_text(limits)?));
             }
             "MD" | "MARKDOWN" => {
-                counts.add_html(&markdown::to_html(&decode::plain(&source::read_text_file(path, limits)?)));
+                counts.add_html(&markdown::to_html(&decode::plain(&source.read_text(limits)?)));
             }
-            "TXT" | "TEXT" => counts.add(&decode::plain(&source::read_text_file(path, limits)?)),
-            "FB2" | "FBZ" => counts.add(&strip::xml(&decode::markup(&fb2::bytes_of(path, limits)?), &strip::FB2)),
+            "TXT" | "TEXT" => counts.add(&decode::plain(&source.read_text(limits)?)),
+            "FB2" | "FBZ" => counts.add(&strip::xml(&decode::markup(&fb2::bytes_of(source, limits)?), &strip::FB2)),
             "DOCX" => {
                 let parts = ["/document.xml", "/footnotes.xml", "/endnotes.xml"];
-                counts.add_entries(path, limits, &parts, |text| strip::xml(text, &strip::DOCX))?;
+                counts.add_entries(source, limits, &parts, |text| strip::xml(text, &strip::DOCX))?;
             }
-            "ODT" => counts.add_entries(path, limits, &["content.xml"], |text| strip::xml(text, &strip::ODT))?,
-            "RTF" => counts.add(&strip::rtf(&source::read_text_file(path, limits)?)),
-            "HTMLZ" | "ZIP" => match zipped_html::kind(&mut Container::open(path, limits)?)? {
-                Kind::Epub => return Self::of_linear_text(path, "EPUB", limits),
-                Kind::Fb2 => return Self::of_linear_text(path, "FB2", limits),
+            "ODT" => counts.add_entries(source, limits, &["content.xml"], |text| strip::xml(text, &strip::ODT))?,
+            "RTF" => counts.add(&strip::rtf(&source.read_text(limits)?)),
+            "HTMLZ" | "ZIP" => match zipped_html::kind(&mut Container::open(source, limits)?)? {
+                Kind::Epub => return Self::of_linear_text(source, "EPUB", limits),
+                Kind::Fb2 => return Self::of_linear_text(source, "FB2", limits),
                 Kind::Pages(_) => {
                     let ends = [".html", ".htm", ".xhtml", ".xhtm"];
-                    counts.add_entries(path, limits, &ends, |page| {
+                    counts.add_entries(source, limits, &ends, |page| {
                         visible_text(&Html::parse_document(&open_self_closed(page)))
                     })?;
                 }
             },
             _ => {
-                return Err(ExtractError::UnknownFormat { path: path.to_owned(), format: format.to_owned() });
+                return Err(ExtractError::UnknownFormat { path: source.path().to_owned(), format: format.to_owned() });
             }
         }
         Ok(counts)
@@ -131,12 +130,12 @@ impl WordCounts {
     /// Counts what `text_of` finds in the entries whose names end so, hidden files left out.
     fn add_entries(
         &mut self,
-        path: &Path,
+        source: &Source,
         limits: &Limits,
         ends: &[&str],
         text_of: fn(&str) -> String,
     ) -> Result<(), ExtractError> {
-        let mut container = Container::open(path, limits)?;
+        let mut container = Container::open(source, limits)?;
         let wanted =
             |name: &str| ends.iter().any(|end| name.to_ascii_lowercase().ends_with(end)) && !name.contains("/.");
         let entries: Vec<usize> = container.names().filter(|(name, _)| wanted(name)).map(|(_, entry)| entry).collect();

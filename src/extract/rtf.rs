@@ -8,14 +8,13 @@ mod code_pages;
 mod tokens;
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use encoding_rs::{Encoding, WINDOWS_1252};
 
 use self::tokens::{Token, Tokens};
 use super::flow::{self, Flow};
 use super::text::one_line;
-use super::{ExtractError, Limits, docx, source};
+use super::{ExtractError, Limits, Source, docx};
 use crate::domain::Document;
 
 /// Deeper groups share the state of the one at this depth.
@@ -24,10 +23,10 @@ const MAX_GROUPS: usize = 2000;
 const MAX_TABLE: usize = 10_000;
 
 /// Reads an RTF file.
-pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
-    let bytes = source::read_text_file(path, limits)?;
+pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
+    let bytes = source.read_text(limits)?;
     let Some(start) = bytes[..bytes.len().min(64)].windows(5).position(|part| part == b"{\\rtf") else {
-        return Err(ExtractError::corrupt(path, "it is not RTF: it does not begin with {\\rtf"));
+        return Err(ExtractError::corrupt(source.path(), "it is not RTF: it does not begin with {\\rtf"));
     };
     let mut rtf = Rtf::default();
     for token in Tokens::new(&bytes[start..]) {

@@ -3,24 +3,23 @@
 //! or leave one out because nothing links to it.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use super::container::{Container, folder};
 use super::epub::{self, Package};
 use super::flow::Fields;
 use super::markup::{self, Attributes, Sink};
-use super::{ExtractError, Limits, decode, fb2, html, sections};
+use super::{ExtractError, Limits, Source, decode, fb2, html, sections};
 use crate::domain::Document;
 
 /// More links are not followed; the pages they lead to come by name.
 const MAX_LINKS: usize = 10_000;
 
 /// Reads an archive of HTML pages.
-pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
-    let mut container = Container::open(path, limits)?;
+pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
+    let mut container = Container::open(source, limits)?;
     let about = match kind(&mut container)? {
-        Kind::Epub => return epub::read(path, limits),
-        Kind::Fb2 => return fb2::read(path, limits),
+        Kind::Epub => return epub::read(source, limits),
+        Kind::Fb2 => return fb2::read(source, limits),
         Kind::Pages(about) => about,
     };
     let mut pages = Vec::new();
@@ -28,7 +27,7 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
     visit_pages(&mut container, &mut |bytes| {
         let page = html::parse(&decode::markup(bytes));
         bytes_of_text += page.text.len() as u64;
-        super::check_text_size(path, limits, bytes_of_text)?;
+        super::check_text_size(source.path(), limits, bytes_of_text)?;
         pages.push(page);
         Ok(())
     })?;
@@ -174,7 +173,7 @@ mod tests {
         }
         zip.finish().unwrap();
         let document = extract(&path, format, &Limits::default())?;
-        let report = Report::measure(&path, format, &document, &Limits::default()).unwrap();
+        let report = Report::measure(&Source::open(&path).unwrap(), format, &document, &Limits::default()).unwrap();
         assert_eq!((report.lost, report.doubled), (0, 0), "{report:?}");
         Ok(document)
     }

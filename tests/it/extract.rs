@@ -8,7 +8,7 @@ use std::process::Command;
 
 use alexandria_ingestd::domain::Document;
 use alexandria_ingestd::extract::report::{Report, WordCounts};
-use alexandria_ingestd::extract::{Limits, extract};
+use alexandria_ingestd::extract::{Limits, Source, extract};
 
 use crate::books::{EPUB_PACKAGES, debian_book, debian_books};
 
@@ -38,7 +38,7 @@ fn every_word_of_real_books_is_in_exactly_one_section() {
         let mut sections = WordCounts::default();
         document.sections.iter().for_each(|section| sections.add(&section.text));
         let by_python = python_words(&path).compare(&sections);
-        let by_report = Report::measure(&path, "EPUB", &document, &Limits::default()).unwrap();
+        let by_report = Report::measure(&Source::open(&path).unwrap(), "EPUB", &document, &Limits::default()).unwrap();
         println!(
             "{:>7} words {:>4} sections {:>2} notes  {}",
             by_python.words_linear,
@@ -98,7 +98,7 @@ fn other_formats_keep_every_word_too() {
         let path = dir.path().join(format);
         std::fs::write(&path, &text).unwrap();
         let document = extract(&path, format, &Limits::default()).unwrap();
-        let report = Report::measure(&path, format, &document, &Limits::default()).unwrap();
+        let report = Report::measure(&Source::open(&path).unwrap(), format, &document, &Limits::default()).unwrap();
         assert_eq!((report.lost, report.doubled), (0, 0), "{format}: {report:?}");
         assert!(report.words_linear > 3_000, "{format}: {}", report.words_linear);
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use alexandria_ingestd::domain::Document;
 use alexandria_ingestd::extract::report::{Report, WordCounts};
-use alexandria_ingestd::extract::{ExtractError, Limits, extract};
+use alexandria_ingestd::extract::{ExtractError, Limits, Source, extract};
 
 use crate::books::{debian_book, debian_books};
 use crate::extract::{Seeded, damage};
@@ -111,7 +111,8 @@ fn converted_books_keep_every_word() {
             let document = read(&path).unwrap_or_else(|error| panic!("{error}"));
             let took = started.elapsed();
             let words = sections_words(&document);
-            let by_report = Report::measure(&path, format, &document, &Limits::default()).unwrap();
+            let by_report =
+                Report::measure(&Source::open(&path).unwrap(), format, &document, &Limits::default()).unwrap();
             // RTF has no reader in Python's standard library; Calibre's own reading of it comes below.
             let by_python = if *format == "rtf" { by_report.clone() } else { python_words(&path).compare(&words) };
             let titles = document.sections.iter().filter(|section| !section.title.is_empty()).count();
@@ -163,7 +164,7 @@ fn fb2_files_of_fbreader_are_read_whole() {
         let document = read(&path).unwrap_or_else(|error| panic!("{error}"));
         let words = sections_words(&document);
         let by_python = python_words(&path).compare(&words);
-        let by_report = Report::measure(&path, "FB2", &document, &Limits::default()).unwrap();
+        let by_report = Report::measure(&Source::open(&path).unwrap(), "FB2", &document, &Limits::default()).unwrap();
         for report in [by_python, by_report] {
             assert_eq!((report.lost, report.doubled), (0, 0), "{}: {report:?}", path.display());
             assert!(report.words_linear > 10, "{}", path.display());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use alexandria_ingestd::domain::Document;
 use alexandria_ingestd::extract::report::{Report, WordCounts};
-use alexandria_ingestd::extract::{ExtractError, Limits, extract};
+use alexandria_ingestd::extract::{ExtractError, Limits, Source, extract};
 
 use crate::books::debian_book;
 use crate::extract::{Seeded, damage};
@@ -73,7 +73,8 @@ fn check(epub: &Path, book: &Path, format: &str) -> Vec<String> {
     let (document, original) = (read(book, format), read(epub, "EPUB"));
     let mut counts = WordCounts::default();
     document.sections.iter().for_each(|section| counts.add(&section.text));
-    let report = WordCounts::of_linear_text(epub, "EPUB", &Limits::default()).unwrap().compare(&counts);
+    let report =
+        WordCounts::of_linear_text(&Source::open(epub).unwrap(), "EPUB", &Limits::default()).unwrap().compare(&counts);
     let unknown = titles(&original).iter().filter(|title| !titles(&document).contains(title)).count();
     println!(
         "{:>7} words, {} lost, {} doubled, {:>4} sections, {} of {} titles not there  {name} {:?}",
@@ -86,7 +87,7 @@ fn check(epub: &Path, book: &Path, format: &str) -> Vec<String> {
         document.notes
     );
     let mut complaints = Vec::new();
-    let own = Report::measure(book, format, &document, &Limits::default()).unwrap();
+    let own = Report::measure(&Source::open(book).unwrap(), format, &document, &Limits::default()).unwrap();
     for report in [report, own] {
         if report.lost + report.doubled > 0 {
             complaints.push(format!("{name}: {report:?}"));

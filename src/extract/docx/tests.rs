@@ -7,7 +7,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::super::report::Report;
-use super::super::{ExtractError, Limits, extract};
+use super::super::{ExtractError, Limits, Source, extract};
 use super::parts::{Styles, level_by_name};
 use crate::domain::Document;
 
@@ -31,7 +31,7 @@ fn write(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
 fn read(files: &[(&str, &str)]) -> Document {
     let (_dir, path) = write(files);
     let document = extract(&path, "DOCX", &Limits::default()).unwrap();
-    let report = Report::measure(&path, "DOCX", &document, &Limits::default()).unwrap();
+    let report = Report::measure(&Source::open(&path).unwrap(), "DOCX", &document, &Limits::default()).unwrap();
     assert_eq!((report.lost, report.doubled), (0, 0), "{report:?}");
     document
 }

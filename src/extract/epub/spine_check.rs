@@ -2,20 +2,20 @@
 //! on. Must never use the extraction's own reading of the spine, which it is there to check.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use super::super::container::{Container, folder};
-use super::super::{ExtractError, Limits};
+use super::super::{ExtractError, Limits, Source};
 use super::package::{self, Package};
 
 /// Hands the markup of every linear page to `visit`, in reading order, each file once.
-pub fn visit_spine(path: &Path, limits: &Limits, visit: &mut dyn FnMut(&[u8])) -> Result<(), ExtractError> {
-    let mut container = Container::open(path, limits)?;
+pub fn visit_spine(source: &Source, limits: &Limits, visit: &mut dyn FnMut(&[u8])) -> Result<(), ExtractError> {
+    let mut container = Container::open(source, limits)?;
     let entry = super::package_entry(&mut container)?;
     let bytes = container.read(entry)?;
     let base = folder(&container.name(entry)).to_owned();
-    let doc = package::epub_doc(&Package::parse(&bytes), &bytes)
-        .ok_or_else(|| ExtractError::corrupt(path, "the independent count cannot read the package document"))?;
+    let doc = package::epub_doc(&Package::parse(&bytes), &bytes).ok_or_else(|| {
+        ExtractError::corrupt(source.path(), "the independent count cannot read the package document")
+    })?;
     let mut groups = [Vec::new(), Vec::new(), Vec::new()];
     let mut seen = HashSet::new();
     for item in &doc.spine {

@@ -7,7 +7,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::super::report::Report;
-use super::super::{ExtractError, Limits, extract};
+use super::super::{ExtractError, Limits, Source, extract};
 use crate::domain::Document;
 
 /// An EPUB under construction.
@@ -75,7 +75,8 @@ impl Builder {
     /// The sections' titles and texts, after the independent count found nothing lost or doubled.
     fn shape(&self) -> Vec<(String, String)> {
         let document = self.extract().unwrap();
-        let report = Report::measure(&self.write(), "EPUB", &document, &Limits::default()).unwrap();
+        let report =
+            Report::measure(&Source::open(&self.write()).unwrap(), "EPUB", &document, &Limits::default()).unwrap();
         assert_eq!((report.lost, report.doubled), (0, 0), "{report:?}");
         document.sections.into_iter().map(|section| (section.title, section.text)).collect()
     }

@@ -3,11 +3,11 @@
 //!
 //! Format: <https://wiki.mobileread.com/wiki/PDB>.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::super::{ExtractError, Limits, source};
+use super::super::source::SourceReader;
+use super::super::{ExtractError, Limits, Source};
 
 /// The header with the count of records; their table follows.
 const HEADER_BYTES: usize = 78;
@@ -24,7 +24,7 @@ pub enum Kind {
 /// An open database.
 pub struct Palm {
     path: PathBuf,
-    file: File,
+    file: SourceReader,
     size: u64,
     starts: Vec<u32>,
     kind: Kind,
@@ -33,9 +33,8 @@ pub struct Palm {
 }
 
 impl Palm {
-    pub fn open(path: &Path, limits: &Limits) -> Result<Self, ExtractError> {
-        let mut file = source::open(path)?;
-        let size = file.metadata().map_err(|error| ExtractError::from_io(path, error))?.len();
+    pub fn open(source: &Source, limits: &Limits) -> Result<Self, ExtractError> {
+        let (path, mut file) = (source.path(), source.reader());
         let mut header = Vec::with_capacity(HEADER_BYTES);
         file.by_ref()
             .take(HEADER_BYTES as u64)
@@ -52,7 +51,7 @@ impl Palm {
             return Err(ExtractError::corrupt(path, "it breaks off in its table of records"));
         }
         let starts = (0..usize::from(count)).filter_map(|at| be32(&table, at * 8)).collect();
-        Ok(Self { path: path.to_owned(), file, size, starts, kind, limits: limits.clone(), read: 0 })
+        Ok(Self { path: path.to_owned(), file, size: source.size(), starts, kind, limits: limits.clone(), read: 0 })
     }
 
     pub fn path(&self) -> &Path {
