@@ -65,9 +65,17 @@ enum Verb {
         report: bool,
     },
     /// Ingest one book into a store of its own that is thrown away, and print a table by stage
+    #[command(after_help = "Example: alexandria-ingestd bench --extract ~/Books/*.epub")]
     Bench {
         /// The book's file
-        book: PathBuf,
+        #[arg(required = true, value_name = "BOOK")]
+        books: Vec<PathBuf>,
+        /// Read the books and do no more, in this process and in a child
+        #[arg(long)]
+        extract: bool,
+        /// With --extract: how often each book is read
+        #[arg(long, default_value_t = 5, requires = "extract")]
+        rounds: usize,
         #[arg(long)]
         json: bool,
     },
@@ -81,6 +89,10 @@ fn parse_override(text: &str) -> Result<(String, String), String> {
 }
 
 fn main() -> ExitCode {
+    // Before anything else is read or opened: a child gets neither arguments nor configuration.
+    if daemon::is_child_call(std::env::args_os().nth(1).as_deref()) {
+        return daemon::run_child();
+    }
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(code) => code,
@@ -117,7 +129,14 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
             daemon::embed_lines(&config, std::io::stdin().lock(), output)?;
         }
         Some(Verb::Extract { path, report }) => return extract(&config, &path, report),
-        Some(Verb::Bench { book, json }) => print!("{}", daemon::bench(&config, &book, json)?),
+        Some(Verb::Bench { books, extract: true, rounds, json }) => {
+            print!("{}", daemon::bench_extract(&config, &books, rounds, json)?);
+        }
+        Some(Verb::Bench { books, json, .. }) => {
+            for book in books {
+                print!("{}", daemon::bench(&config, &book, json)?);
+            }
+        }
         Some(Verb::Device) => println!("{}", daemon::device(&config)?),
     }
     Ok(ExitCode::SUCCESS)

@@ -85,6 +85,16 @@ impl Config {
         ensure("ingest.workers", (1..=64).contains(&self.ingest.workers), "must be from 1 to 64")?;
         ensure("ingest.max_attempts", self.ingest.max_attempts >= 1, "must be at least 1")?;
         ensure("ingest.max_file_mib", self.ingest.max_file_mib >= 1, "must be at least 1")?;
+        let extract = &self.extract;
+        ensure("extract.memory_mib", (64..=1 << 20).contains(&extract.memory_mib), "must be from 64 to 1048576")?;
+        ensure("extract.cpu_seconds", extract.cpu_seconds >= 1, "must be at least 1")?;
+        ensure("extract.stall_seconds", extract.stall_seconds >= 2, "must be at least 2")?;
+        ensure("extract.max_text_mib", (1..=2048).contains(&extract.max_text_mib), "must be from 1 to 2048")?;
+        ensure(
+            "extract.max_unpacked_mib",
+            (1..=1 << 20).contains(&extract.max_unpacked_mib),
+            "must be from 1 to 1048576",
+        )?;
         ensure(
             "http.listen",
             self.http.listen.is_empty(),

@@ -25,6 +25,7 @@ pub struct Config {
     pub chunking: ChunkingConfig,
     pub store: StoreConfig,
     pub ingest: IngestConfig,
+    pub extract: ExtractConfig,
     pub control: ControlConfig,
     pub http: HttpConfig,
     pub log: LogConfig,
@@ -167,6 +168,25 @@ pub struct IngestConfig {
 impl Default for IngestConfig {
     fn default() -> Self {
         Self { workers: 2, max_attempts: 4, max_file_mib: 512 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExtractConfig {
+    /// What reading one book may cost before it is parked: memory in MiB, CPU time, and time without any progress.
+    pub memory_mib: u64,
+    pub cpu_seconds: u64,
+    pub stall_seconds: u64,
+    /// Text of one book, in MiB.
+    pub max_text_mib: u64,
+    /// All that is read out of one book's archive, decompressed, in MiB.
+    pub max_unpacked_mib: u64,
+}
+
+impl Default for ExtractConfig {
+    fn default() -> Self {
+        Self { memory_mib: 1024, cpu_seconds: 300, stall_seconds: 60, max_text_mib: 64, max_unpacked_mib: 512 }
     }
 }
 

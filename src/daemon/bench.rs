@@ -3,19 +3,21 @@
 //! Stages run one after the other here (in the service they overlap), so that each one's CPU time is its own.
 
 use std::fmt::Write;
+use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
+use super::bench_extract::format_of;
 use super::{DaemonError, parts};
 use crate::chunk::chunk_sections;
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::domain::{Book, BookFile, Metadata, Source, iso_639_1};
 use crate::embed::{EmbedError, Priority};
-use crate::extract::{self, report::Report};
+use crate::extract::ExtractError;
 use crate::ingest::{BookVectors, book_points};
 use crate::store::{self, CollectionSpec, Filter};
 
@@ -24,7 +26,7 @@ use crate::store::{self, CollectionSpec, Filter};
 pub struct StageRow {
     pub stage: &'static str,
     pub wall_seconds: f64,
-    /// User and system time of the whole process.
+    /// User and system time of the whole process and of the child that read the book.
     pub cpu_seconds: f64,
 }
 
@@ -79,12 +81,16 @@ fn run(config: &Config, path: &Path) -> Result<BenchReport, DaemonError> {
 
     let settings = parts::ingest_settings(config, scratch.path().join("scratch"));
     let metadata = std::fs::metadata(path).map_err(DaemonError::io(path.display().to_string()))?;
-    let format = path.extension().map(|extension| extension.to_string_lossy().to_uppercase()).unwrap_or_default();
+    let format = format_of(path);
     let mut stages = Vec::new();
-    let failed = |error: extract::ExtractError| DaemonError::Failed(error.to_string());
+    let failed = |error: ExtractError| DaemonError::Failed(error.to_string());
 
-    let document =
-        measure(&mut stages, "extract", || extract::extract(path, &format, &settings.limits)).map_err(failed)?;
+    let document = measure(&mut stages, "extract", || {
+        let file = File::open(path).map_err(|source| ExtractError::Io { path: path.to_owned(), source })?;
+        // Dropped at once: a child's time counts when it has ended, its start is part of the stage.
+        parts::sandbox(config).extract(&file, path, &format, &|| true)
+    })
+    .map_err(failed)?;
     let tokenizer = embedder.tokenizer().clone();
     let tokens_before = embedder.counters().tokens;
     let chapters = measure(&mut stages, "borders", || {
@@ -142,7 +148,7 @@ fn run(config: &Config, path: &Path) -> Result<BenchReport, DaemonError> {
         Ok(store.count(&Filter::default())?)
     })?;
     let peak_bytes = memory("VmHWM:");
-    let coverage = Report::measure(path, &format, &document, &settings.limits).map_err(failed)?;
+    let (_, coverage) = parts::sandbox(config).extract_and_measure(path, &format).map_err(failed)?;
     embedder.stop();
 
     let cpu: f64 = stages.iter().map(|row: &StageRow| row.cpu_seconds).sum();
@@ -212,15 +218,16 @@ fn table(report: &BenchReport) -> String {
 }
 
 fn measure<T>(stages: &mut Vec<StageRow>, stage: &'static str, work: impl FnOnce() -> T) -> T {
+    let cpu_seconds = || cpu_seconds(UsageWho::RUSAGE_SELF) + cpu_seconds(UsageWho::RUSAGE_CHILDREN);
     let (started, cpu) = (Instant::now(), cpu_seconds());
     let result = work();
     stages.push(StageRow { stage, wall_seconds: started.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds() - cpu });
     result
 }
 
-/// User and system time of this process so far.
-fn cpu_seconds() -> f64 {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return 0.0 };
+/// User and system time so far, of this process or of its children that have ended.
+pub fn cpu_seconds(who: UsageWho) -> f64 {
+    let Ok(usage) = getrusage(who) else { return 0.0 };
     [usage.user_time(), usage.system_time()].iter().map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).sum()
 }
 

@@ -1,7 +1,7 @@
 //! The composition root: builds the parts, starts them, and stops them in order. It holds no logic of a stage.
 
 mod bench;
-
+mod bench_extract;
 mod error;
 mod oneshot;
 mod parts;
@@ -9,7 +9,9 @@ mod search;
 mod service;
 mod tools;
 
+pub use crate::extract::sandbox::{is_child_call, run_child};
 pub use bench::{BenchReport, bench};
+pub use bench_extract::bench_extract;
 pub use error::DaemonError;
 pub use oneshot::{IngestSummary, ingest_paths};
 pub use search::{search, search_once};

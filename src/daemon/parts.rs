@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::DaemonError;
 use crate::chunk::{Borders, ChunkSettings};
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::embed::{CandleEmbedder, Embedder, EmbedderHandle, FakeEmbedder, ModelFiles, ModelSpec};
-use crate::extract;
+use crate::extract::sandbox::{Sandbox, SandboxSettings};
+use crate::extract::{self, Limits};
 use crate::ingest::{IngestSettings, Ingestor, Parents, Progress, ReconcileSettings};
 use crate::queue::{Queue, QueueHandle, RetryRules, StateLock};
 use crate::store::{self, CollectionSpec, Ensured, StoreError, VectorStore};
@@ -47,6 +49,8 @@ impl Parts {
         }
         let scratch_dir = state_dir.join("scratch");
         clear_directory(&scratch_dir)?;
+        let sandbox = sandbox(config);
+        warm_up(&sandbox)?;
         let embedder = load_embedder(config, &state_dir)?;
         let store = store::open(&config.store, &state_dir)?;
         let spec = CollectionSpec {
@@ -71,6 +75,7 @@ impl Parts {
             store: store.clone(),
             collection: spec,
             settings: ingest_settings(config, scratch_dir),
+            sandbox,
             progress: progress.clone(),
             stopping: stopping.clone(),
         });
@@ -163,10 +168,47 @@ pub fn ingest_settings(config: &Config, scratch_dir: PathBuf) -> IngestSettings 
             "none" => Parents::None,
             _ => Parents::Mean,
         },
-        limits: extract::Limits::default(),
         max_file_bytes: config.ingest.max_file_mib << 20,
         scratch_dir,
     }
+}
+
+/// Where books are read, as the configuration limits it.
+pub fn sandbox(config: &Config) -> Sandbox {
+    let extract = &config.extract;
+    let defaults = SandboxSettings::default();
+    let max_text_bytes = extract.max_text_mib << 20;
+    Sandbox::new(SandboxSettings {
+        limits: Limits {
+            max_text_bytes,
+            max_entry_bytes: max_text_bytes,
+            max_total_bytes: extract.max_unpacked_mib << 20,
+        },
+        memory_bytes: extract.memory_mib << 20,
+        cpu_seconds: extract.cpu_seconds,
+        stall: Duration::from_secs(extract.stall_seconds),
+        ..defaults
+    })
+}
+
+/// Starts the first reader, so that a machine that cannot confine one says so at the start and not at the first book.
+fn warm_up(sandbox: &Sandbox) -> Result<(), DaemonError> {
+    let confinement = sandbox.warm_up().map_err(DaemonError::io("books cannot be read in a child process"))?;
+    let settings = sandbox.settings();
+    let cost = format!("at most {} MiB and {} CPU seconds a book", settings.memory_bytes >> 20, settings.cpu_seconds);
+    match (confinement.landlock, confinement.seccomp) {
+        (true, true) => tracing::debug!("books are read in child processes without files and network; {cost}"),
+        (landlock, seccomp) => {
+            let mut missing = Vec::new();
+            missing.extend((!landlock).then_some("Landlock"));
+            missing.extend((!seccomp).then_some("seccomp"));
+            tracing::warn!(
+                "this kernel lacks {}: the child processes that read books are confined less; {cost}",
+                missing.join(" and ")
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Leftovers of a process that was killed are of no use to anybody.

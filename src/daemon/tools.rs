@@ -3,12 +3,12 @@
 use std::io::{BufRead, Write};
 use std::path::Path;
 
+use super::bench_extract::format_of;
 use super::{DaemonError, parts};
 use crate::chunk::chunk_sections;
 use crate::config::{Config, ConfigError};
 use crate::domain::{Document, iso_639_1};
 use crate::embed::{EmbedError, EmbedderHandle, FakeEmbedder, Priority};
-use crate::extract::{self, report::Report};
 
 /// Says what the configuration comes to. The configuration itself was checked when it was loaded.
 pub fn check_config(config: &Config) -> Result<String, DaemonError> {
@@ -78,12 +78,10 @@ pub struct CoverageReport {
 
 /// Extracts and chunks one file, without a model, and compares its words with an independent count.
 pub fn extract_report(config: &Config, path: &Path) -> Result<(Document, CoverageReport), DaemonError> {
-    let format = path.extension().map(|extension| extension.to_string_lossy().to_uppercase()).unwrap_or_default();
+    let format = format_of(path);
     let settings = parts::ingest_settings(config, Path::new("").to_owned());
-    let failed = |error: extract::ExtractError| DaemonError::Failed(error.to_string());
-    let source = extract::Source::open(path).map_err(failed)?;
-    let document = extract::extract_source(&source, &format, &settings.limits).map_err(failed)?;
-    let report = Report::measure(&source, &format, &document, &settings.limits).map_err(failed)?;
+    let read = parts::sandbox(config).extract_and_measure(path, &format);
+    let (document, report) = read.map_err(|error| DaemonError::Failed(error.to_string()))?;
     let embedder = EmbedderHandle::spawn(Box::new(FakeEmbedder::default()), 4096)?;
     let tokenizer = embedder.tokenizer().clone();
     let chapters = chunk_sections::<EmbedError>(

@@ -8,7 +8,7 @@ mod language;
 mod point;
 mod shelf;
 
-pub use book::{Book, BookFile, LibraryKind, Metadata, Source};
+pub use book::{Book, BookFile, LibraryKind, Metadata, Source, hex};
 pub use chunk::{ChapterChunks, TextSpan, TokenCounter};
 pub use document::{Document, FileMetadata, Section};
 pub use failure::{Failure, FailureKind};

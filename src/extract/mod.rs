@@ -17,8 +17,10 @@ mod mobi;
 mod odt;
 mod ole;
 mod plain;
+mod progress;
 pub mod report;
 mod rtf;
+pub mod sandbox;
 mod sections;
 mod source;
 mod text;
@@ -26,6 +28,8 @@ mod zipped_html;
 
 use std::io;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 pub use self::source::Source;
 use crate::domain::Document;
@@ -70,7 +74,7 @@ static NAMES: [&str; FORMATS.len()] = {
 };
 
 /// How much one book may cost. All in bytes, all checked while reading.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Of text: of a text file as it is on disk, of any book as extracted.
     pub max_text_bytes: u64,
@@ -99,27 +103,24 @@ pub enum ExtractError {
     UnknownFormat { path: PathBuf, format: String },
     #[error("{} is too large: {what} exceeds the limit of {limit} bytes", path.display())]
     TooLarge { path: PathBuf, what: String, limit: u64 },
+    #[error("{} {what}; a repaired or converted copy may do", path.display())]
+    Costly { path: PathBuf, what: String },
+    #[error("{} crashed its reader ({how}); this is a bug: please report it", path.display())]
+    Crashed { path: PathBuf, how: String },
     #[error("{} cannot be read: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// The reader's process could not be started, or was killed by someone else.
+    #[error("{} could not be read now: {source}", path.display())]
+    Child { path: PathBuf, source: io::Error },
+    /// Someone asked for the end meanwhile.
+    #[error("the program is stopping")]
+    Stopped,
 }
 
 impl ExtractError {
-    /// The same, said of another path: of the book a working copy was made from.
-    #[must_use]
-    pub fn said_of(mut self, book: &Path) -> Self {
-        let (ExtractError::Corrupt { path, .. }
-        | ExtractError::Encrypted { path, .. }
-        | ExtractError::NoText { path }
-        | ExtractError::UnknownFormat { path, .. }
-        | ExtractError::TooLarge { path, .. }
-        | ExtractError::Io { path, .. }) = &mut self;
-        *path = book.to_owned();
-        self
-    }
-
     /// True where only another file helps; false where the disk or the mount is at fault and waiting may help.
     pub fn is_book_fault(&self) -> bool {
-        !matches!(self, ExtractError::Io { .. })
+        !matches!(self, ExtractError::Io { .. } | ExtractError::Child { .. } | ExtractError::Stopped)
     }
 
     pub(crate) fn corrupt(path: &Path, reason: impl ToString) -> Self {
@@ -171,6 +172,7 @@ fn finish(document: Document, path: &Path, limits: &Limits) -> Result<Document, 
 }
 
 fn check_text_size(path: &Path, limits: &Limits, bytes: u64) -> Result<(), ExtractError> {
+    progress::tick();
     if bytes <= limits.max_text_bytes {
         return Ok(());
     }

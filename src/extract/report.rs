@@ -18,7 +18,7 @@ use crate::domain::Document;
 const EXAMPLES: usize = 20;
 
 /// What became of a book's words.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Report {
     /// Words of the linear text, counted independently.
     pub words_linear: usize,

@@ -84,6 +84,7 @@ pub struct SourceReader {
 
 impl Read for SourceReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        super::progress::tick();
         let read = self.file.read_at(buffer, self.position)?;
         self.position += read as u64;
         Ok(read)

@@ -9,7 +9,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::domain::{BookFile, Failure};
+use crate::domain::{BookFile, Failure, hex};
 use crate::library::is_mount_trouble;
 
 /// A local copy; the file goes when this is dropped.
@@ -23,6 +23,11 @@ pub struct ScratchCopy {
 impl ScratchCopy {
     pub fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// The copy from its beginning, for reading alone.
+    pub fn reopen(&self) -> io::Result<File> {
+        File::open(self.file.path())
     }
 }
 
@@ -78,8 +83,27 @@ pub fn copy_to_scratch(book: &BookFile, scratch: &Path, max_bytes: u64) -> Resul
             "{shown} changed while it was copied; it is tried again when it is whole"
         )));
     }
-    let content_hash = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let content_hash = hex(&hasher.finalize());
+    // What came over the network is what lies on the disk: a disk that is full or failing may have taken less.
+    let written = hash_of(copy.path(), &mut buffer).map_err(on_scratch)?;
+    if written != content_hash {
+        return Err(Failure::dependency(format!(
+            "the working copy of {shown} in {} is not what was written; is the disk failing?",
+            scratch.display()
+        )));
+    }
     Ok(ScratchCopy { file: copy, content_hash })
+}
+
+fn hash_of(path: &Path, buffer: &mut [u8]) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    loop {
+        match file.read(buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
 }
 
 /// A file that is not there may be on its way (Calibre renames in two steps); a mount that does not answer is not the

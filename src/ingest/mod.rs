@@ -30,7 +30,8 @@ use crate::domain::{
     Point, iso_639_1,
 };
 use crate::embed::{EmbedError, EmbedderHandle, Priority};
-use crate::extract::{self, ExtractError};
+use crate::extract::ExtractError;
+use crate::extract::sandbox::Sandbox;
 use crate::library;
 use crate::queue::{ClaimedJob, IndexedState, JobKind, JobReport, Outcome, QueueError, QueueHandle, QueueStopped};
 use crate::store::{CollectionSpec, Ensured, StoreError, VectorStore};
@@ -45,7 +46,6 @@ const TEXTS_PER_REQUEST: usize = 64;
 pub struct IngestSettings {
     pub chunking: ChunkSettings,
     pub parents: Parents,
-    pub limits: extract::Limits,
     /// Larger files are parked.
     pub max_file_bytes: u64,
     /// Local directory for the copies that are parsed.
@@ -60,6 +60,7 @@ pub struct Ingestor {
     /// What the store's collection must be; made or checked before each write, for it may come late or go.
     pub collection: CollectionSpec,
     pub settings: IngestSettings,
+    pub sandbox: Sandbox,
     pub progress: Arc<Progress>,
     /// Set at shutdown: the job in hand is given back at its next step.
     pub stopping: Arc<AtomicBool>,
@@ -104,7 +105,11 @@ impl From<EmbedError> for JobError {
 
 impl From<ExtractError> for JobError {
     fn from(error: ExtractError) -> Self {
-        Self::Failed(if error.is_book_fault() { Failure::book(error) } else { Failure::transient(error) })
+        match error {
+            ExtractError::Stopped => Self::Interrupted,
+            error if error.is_book_fault() => Self::Failed(Failure::book(error)),
+            error => Self::Failed(Failure::transient(error)),
+        }
     }
 }
 
@@ -240,9 +245,11 @@ impl Ingestor {
             return self.keep(job, indexed, timings);
         }
         self.step(job, Stage::Extract)?;
-        let document = timings
-            .measure("extract", || extract::extract(copy.path(), &job.book.file.format, &self.settings.limits))
-            .map_err(|error| error.said_of(&job.book.file.path))?;
+        let file = &job.book.file;
+        let document = timings.measure("extract", || {
+            let copy = copy.reopen().map_err(|source| ExtractError::Io { path: copy.path().to_owned(), source })?;
+            self.sandbox.extract(&copy, &file.path, &file.format, &|| self.interrupted().is_ok())
+        })?;
         drop(copy.file);
         let text_hash = document.text_hash();
         let kept = plan::same_text(job, &text_hash, &copy.content_hash, document.file_metadata());

@@ -13,6 +13,7 @@ mod library;
 mod main_job;
 mod qdrant_server;
 mod queue;
+mod sandbox;
 mod service;
 mod store;
 mod store_kills;
