@@ -16,7 +16,7 @@
 //! | [`domain`] | plain values every stage speaks in | do IO |
 //! | [`library`] | what is on the shelf: snapshots of `metadata.db`, folders, the diff, the watcher | write into the library, or take an error for an absence |
 //! | [`queue`] | the SQLite state: libraries, books, jobs; the only SQL in the project | forget a job, or run one twice at a time |
-//! | [`extract`] | a book's file as a [`domain::Document`] | lose or double a word |
+//! | [`extract`] | a book's file as a [`domain::Document`], read in a confined child process ([`extract::sandbox`]) | lose or double a word, or parse in the daemon |
 //! | [`chunk`] | sentences, chapters, spans; pure but for the vectors it is handed | cut inside a word, or exceed the model's limit |
 //! | [`embed`] | the resident model, its tokenizer, the thread that owns it | cut a text silently, or load the model twice |
 //! | [`store`] | the [`store::VectorStore`] trait: embedded Qdrant, a Qdrant server, a map for unit tests | change points by filter, or touch another model's collection |
@@ -33,11 +33,12 @@
 //! 3. Point ids are deterministic, so every write can be repeated.
 //! 4. New points are written and counted before the state says so; older generations go last.
 //! 5. An attempt is counted, in its own transaction, before the work.
-//! 6. Stages never import one another: only [`ingest`] knows their order (`tests/it/architecture.rs` checks it).
+//! 6. A book's bytes are parsed in child processes alone, which hold no file, socket or secret but that one book.
+//! 7. Stages never import one another: only [`ingest`] knows their order (`tests/it/architecture.rs` checks it).
 //!
 //! ## Threads
 //! library thread (may hang with the mount) · queue thread (the one writing SQLite connection) · ingest workers ·
-//! embedder thread (owns the model) · tokio's threads (the control server). All channels are bounded; only SQLite grows.
+//! readers' child processes (one a worker) · embedder thread (owns the model) · tokio's threads (the control server). All channels are bounded; only SQLite grows.
 
 pub mod chunk;
 pub mod clock;
