@@ -2,7 +2,7 @@
 //! text. Must never open a file, and must end when the parent does.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use super::super::report::Report;
 use super::super::{ExtractError, Source, extract_source, progress};
 use super::confine::confine;
-use super::protocol::{Ending, Fault, FrameReader, Reply, Request, Setup, write_frame};
+use super::protocol::{Ending, Fault, FrameReader, Reply, Request, Setup, push_frame, write_frame};
 use crate::domain::Document;
 
 /// The argument that makes the program a child; no verb for people.
@@ -26,6 +26,8 @@ pub const VERB: &str = "extract-child";
 const MAX_REQUEST_BYTES: usize = 1 << 20;
 /// A child that once needed so much gives its memory back by ending.
 const RETIRE_BYTES: i64 = 192 << 20;
+/// Sections are gathered up to so many bytes before they are written.
+const WRITE_BYTES: usize = 1 << 20;
 const BEAT: Duration = Duration::from_secs(1);
 
 /// The parent. Global because a sign of life comes from deep inside a reader; written to by one thread alone.
@@ -99,18 +101,25 @@ impl io::Read for Inbox<'_> {
 }
 
 fn answer(parent: &UnixStream, request: &Request, file: File) -> io::Result<()> {
+    let mut to = parent;
     let read = catch_unwind(AssertUnwindSafe(|| read(request, file)));
     match read {
         Ok(Ok((document, report))) => {
+            let mut frames = Vec::new();
             for section in document.sections {
-                write_frame(parent, &Reply::Section(section))?;
+                frames = push_frame(frames, &Reply::Section(section))?;
+                if frames.len() > WRITE_BYTES {
+                    to.write_all(&frames)?;
+                    frames.clear();
+                }
             }
             if let Some(report) = report {
-                write_frame(parent, &Reply::Report(report))?;
+                frames = push_frame(frames, &Reply::Report(report))?;
             }
             let (title, authors, language, notes) =
                 (document.title, document.authors, document.language, document.notes);
-            write_frame(parent, &Reply::Finished(Ending { title, authors, language, notes, retire: retire() }))
+            let ending = Ending { title, authors, language, notes, retire: retire() };
+            to.write_all(&push_frame(frames, &Reply::Finished(ending))?)
         }
         Ok(Err(error)) => write_frame(parent, &Reply::Failed(Fault::from(error), retire())),
         Err(_) => {

@@ -125,23 +125,26 @@ impl Request {
 
 /// Writes one frame.
 pub fn write_frame(mut to: impl Write, message: &impl Serialize) -> io::Result<()> {
-    to.write_all(&frame(message)?)
+    to.write_all(&push_frame(Vec::new(), message)?)
 }
 
 /// Writes one frame and hands over `file` with its first byte.
 pub fn write_frame_with_file(mut to: &UnixStream, message: &impl Serialize, file: &File) -> io::Result<()> {
-    let bytes = frame(message)?;
+    let bytes = push_frame(Vec::new(), message)?;
     let files = [file.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&files)];
     let sent = sendmsg::<()>(to.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
     to.write_all(&bytes[sent..])
 }
 
-fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut bytes = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
-    let length = u32::try_from(bytes.len() - 4).map_err(io::Error::other)?;
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    Ok(bytes)
+/// Appends one frame to others: a book's sections go out together, for each write wakes the other side.
+pub fn push_frame(mut frames: Vec<u8>, message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let start = frames.len();
+    frames.extend([0; 4]);
+    let mut frames = postcard::to_extend(message, frames).map_err(io::Error::other)?;
+    let length = u32::try_from(frames.len() - start - 4).map_err(io::Error::other)?;
+    frames[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    Ok(frames)
 }
 
 /// Takes frames off a stream; one that comes in pieces is kept until it is whole.
@@ -152,11 +155,12 @@ pub struct FrameReader {
     received: Vec<u8>,
     /// Bytes of `received` that were handed out already.
     taken: usize,
+    buffer: Box<[u8]>,
 }
 
 impl FrameReader {
     pub fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, received: Vec::new(), taken: 0 }
+        Self { max_bytes, received: Vec::new(), taken: 0, buffer: vec![0; 1 << 18].into() }
     }
 
     /// The next message, and the bytes of its frame. None where the stream's read timeout passed first.
@@ -168,10 +172,9 @@ impl FrameReader {
             if let Some(message) = self.take()? {
                 return Ok(Some(message));
             }
-            let mut buffer = [0; 1 << 16];
-            match from.read(&mut buffer) {
+            match from.read(&mut self.buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(read) => self.received.extend_from_slice(&buffer[..read]),
+                Ok(read) => self.received.extend_from_slice(&self.buffer[..read]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
