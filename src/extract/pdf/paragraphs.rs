@@ -172,6 +172,11 @@ fn within(last: &Line, line: &Line, leading: &Leading) -> Border {
         return Border::Line;
     }
     let distance = (line.y - last.y) / size;
+    // A word goes on, whatever the lines look like.
+    let is_parted = last.text.ends_with(['-', '\u{ad}', '\u{2010}']) && begins_small(line) && !last.is_fixed;
+    if is_parted && line.cells == 0 && (0.2..2.0 * leading.distance).contains(&distance) {
+        return Border::None;
+    }
     if distance > GAP * leading.distance || distance < -0.2 {
         return Border::Paragraph;
     }
@@ -213,7 +218,7 @@ fn across(last: &Line, line: &Line) -> Border {
     if last.is_fixed {
         return Border::Line;
     }
-    let continues = line.text.chars().next().is_some_and(char::is_lowercase);
+    let continues = begins_small(line);
     if last.text.ends_with(['-', '\u{ad}', '\u{2010}', ',']) && continues {
         return Border::None;
     }
@@ -231,6 +236,10 @@ fn across(last: &Line, line: &Line) -> Border {
 /// True where the next line's first word would have stood on this one: whoever broke the line meant to.
 fn fits(last: &Line, line: &Line) -> bool {
     last.x1 + first_word(line) + 0.6 * last.size < last.right
+}
+
+fn begins_small(line: &Line) -> bool {
+    line.text.chars().next().is_some_and(char::is_lowercase)
 }
 
 /// The width of a line's first word.

@@ -148,8 +148,7 @@ impl Runs {
             if let (Some(run), Some((at, letter))) = (&mut self.open, self.last)
                 && run.turn == turn
                 && letter.is_alphabetic()
-                && x0 < run.x1 - 0.1 * size
-                && x1 > at
+                && (at..run.x1 - 0.05 * size).contains(&((x0 + x1) / 2.0))
                 && (run.y - y).abs() < 0.4 * size
             {
                 run.text.push(mark);
@@ -297,6 +296,8 @@ mod tests {
         assert_eq!(texts(&raised), ["S\u{30c}u"]);
         let after = [glyph("c", 0.0, 0.0, 5.0), glyph("¸", 0.5, 0.0, 4.0), glyph("a", 5.0, 0.0, 5.0)];
         assert_eq!(texts(&after), ["c\u{327}a"]);
+        let narrow = [glyph("a", 0.0, 0.0, 5.0), glyph("´", 3.9, 0.0, 5.0), glyph("ı", 5.0, 0.0, 2.8)];
+        assert_eq!(texts(&narrow), ["ai\u{301}"]);
         let alone = [glyph("a", 0.0, 0.0, 5.0), glyph("´", 5.0, 0.0, 3.0), glyph("b", 8.0, 0.0, 5.0)];
         assert_eq!(texts(&alone), ["a´b"]);
     }
