@@ -43,19 +43,14 @@ fn region(runs: Vec<Run>, depth: usize, column: &mut usize, out: &mut Vec<Line>)
     }
     let gutter = if depth < MAX_DEPTH { gutter(&runs) } else { None };
     let Some(gutter) = gutter else {
-        let left = runs.iter().map(|run| run.x0).fold(f32::MAX, f32::min);
-        let right = runs.iter().map(|run| run.x1).fold(f32::MIN, f32::max);
-        out.extend(lines::lines(runs, left, right, *column));
+        out.extend(lines::lines(runs, *column));
         *column += 1;
         return;
     };
     for band in bands(runs, gutter) {
         match band {
             Band::Across(runs) => {
-                // Narrower columns may stand inside what crosses this gutter.
-                let left = runs.iter().map(|run| run.x0).fold(f32::MAX, f32::min);
-                let right = runs.iter().map(|run| run.x1).fold(f32::MIN, f32::max);
-                out.extend(lines::lines(runs, left, right, *column));
+                out.extend(lines::lines(runs, *column));
                 *column += 1;
             }
             Band::Sides(left, right) => {

@@ -7,6 +7,9 @@ use super::runs::{Run, WORD_GAP};
 /// A gap of this many ems stands between two cells of a table.
 const CELL_GAP: f32 = 2.0;
 
+/// Points within which lines end at one place.
+const SAME_EDGE: f32 = 2.0;
+
 /// One line of text on a page.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Line {
@@ -81,9 +84,34 @@ pub fn body_size(runs: &[Run]) -> f32 {
     sizes.last().map_or(10.0, |(size, _)| *size)
 }
 
-/// The lines of a column between `left` and `right`.
-pub fn lines(runs: Vec<Run>, left: f32, right: f32, column: usize) -> Vec<Line> {
-    rows(runs).into_iter().filter_map(|row| line(row, left, right, column)).collect()
+/// The lines of a column.
+pub fn lines(runs: Vec<Run>, column: usize) -> Vec<Line> {
+    let left = runs.iter().map(|run| run.x0).fold(f32::MAX, f32::min);
+    let right = runs.iter().map(|run| run.x1).fold(f32::MIN, f32::max);
+    let mut lines: Vec<Line> = rows(runs).into_iter().filter_map(|row| line(row, left, right, column)).collect();
+    if let Some(right) = full_lines_end(&lines, left) {
+        lines.iter_mut().for_each(|line| line.right = right);
+    }
+    lines
+}
+
+/// Where the full lines of a column end, if enough of them end at one place; some may stick out of it.
+fn full_lines_end(lines: &[Line], left: f32) -> Option<f32> {
+    let mut ends: Vec<f32> = lines.iter().filter(|line| line.cells == 0).map(|line| line.x1).collect();
+    ends.sort_by(f32::total_cmp);
+    let farthest = *ends.last()?;
+    let mut best = (0, farthest);
+    let mut from = 0;
+    for (at, end) in ends.iter().enumerate() {
+        while end - ends[from] > SAME_EDGE {
+            from += 1;
+        }
+        if at - from + 1 >= best.0 {
+            best = (at - from + 1, *end);
+        }
+    }
+    let (count, end) = best;
+    (count >= 3.max(lines.len() / 6) && end - left > 0.6 * (farthest - left)).then_some(end)
 }
 
 fn line(row: Vec<Run>, left: f32, right: f32, column: usize) -> Option<Line> {
@@ -150,7 +178,7 @@ mod tests {
     }
 
     fn texts(runs: Vec<Run>) -> Vec<String> {
-        lines(runs, 0.0, 100.0, 0).into_iter().map(|line| line.text).collect()
+        lines(runs, 0).into_iter().map(|line| line.text).collect()
     }
 
     #[test]
@@ -164,6 +192,14 @@ mod tests {
         let runs = vec![run("word", 0.0, 0.0, 10.0), run("12", 20.0, -4.0, 7.0), run("next", 30.0, 0.0, 10.0)];
         assert_eq!(texts(runs), ["word 12 next"]);
         assert_eq!(texts(vec![run("H", 0.0, 0.0, 10.0), run("2", 5.0, 2.0, 7.0), run("O", 8.5, 0.0, 10.0)]), ["H2O"]);
+    }
+
+    #[test]
+    fn a_line_that_sticks_out_moves_no_edge() {
+        let ends = [100.0, 100.5, 60.0, 99.8, 130.0];
+        let runs =
+            ends.iter().enumerate().map(|(at, end)| Run { x1: *end, ..run("text", 0.0, 12.0 * at as f32, 10.0) });
+        assert!(lines(runs.collect(), 0).iter().all(|line| line.right == 100.5));
     }
 
     #[test]

@@ -11,6 +11,8 @@ const INDENT: f32 = 0.8;
 const SAME_SIZE: f32 = 0.08;
 /// A gap of this many times the usual distance of lines parts paragraphs.
 const GAP: f32 = 1.35;
+/// A line that fills this part of its column is long.
+const LONG: f32 = 0.7;
 /// Notes are this much smaller than the text.
 const NOTE_SIZE: f32 = 0.93;
 
@@ -233,9 +235,12 @@ fn across(last: &Line, line: &Line) -> Border {
     if continues || (is_full && line.x0 <= line.left + 0.2 * size) { Border::None } else { Border::Paragraph }
 }
 
-/// True where the next line's first word would have stood on this one: whoever broke the line meant to.
+/// True where the next line's first word would have stood on this one: whoever broke the line meant to. A sentence
+/// that goes on in small letters behind a long line is ragged, not broken.
 fn fits(last: &Line, line: &Line) -> bool {
-    last.x1 + first_word(line) + 0.6 * last.size < last.right
+    let is_long = last.x1 - last.left > LONG * (last.right - last.left);
+    let goes_on = is_long && begins_small(line) && !ends_sentence(&last.text) && !last.is_fixed;
+    !goes_on && last.x1 + first_word(line) + 0.6 * last.size < last.right
 }
 
 fn begins_small(line: &Line) -> bool {
