@@ -115,6 +115,7 @@ fn lines_of(
     let mut runner = Runner::new(pdf, limits);
     let (mut pages, mut bytes, mut failed) = (Vec::new(), 0, 0);
     for page in pdf.pages().iter().take(MAX_PAGES) {
+        super::progress::tick();
         let mut runs = Runs::default();
         failed += u64::from(guard(source, || runner.page(page, &mut |shown| runs.push(shown))).is_err());
         let lines = columns::order(runs.finish());
