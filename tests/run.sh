@@ -17,6 +17,7 @@ cd "$root"
 need_program python3 python3
 need_program calibredb calibre
 need_program ebook-convert calibre
+need_program pdftotext poppler-utils
 need_program dpkg-deb dpkg
 export ALEXANDRIA_TEST_MODELS="${ALEXANDRIA_TEST_MODELS:-$(cache_dir)/models}"
 export ALEXANDRIA_TEST_CACHE="${ALEXANDRIA_TEST_CACHE:-$(cache_dir)}"

@@ -59,7 +59,7 @@ impl Default for LibraryConfig {
             full_scan_seconds: 3600.0,
             formats: [
                 "EPUB", "KEPUB", "AZW3", "AZW", "MOBI", "PRC", "DOCX", "ODT", "FB2", "FBZ", "HTMLZ", "MD", "MARKDOWN",
-                "HTML", "XHTML", "HTM", "ZIP", "RTF", "TXT", "TEXT",
+                "HTML", "XHTML", "HTM", "ZIP", "RTF", "TXT", "TEXT", "PDF",
             ]
             .map(String::from)
             .to_vec(),

@@ -16,6 +16,7 @@ mod markup;
 mod mobi;
 mod odt;
 mod ole;
+mod pdf;
 mod plain;
 mod progress;
 pub mod report;
@@ -61,6 +62,7 @@ const FORMATS: &[(&str, Reader)] = &[
     ("HTMLZ", zipped_html::read),
     ("ZIP", zipped_html::read),
     ("RTF", rtf::read),
+    ("PDF", pdf::read),
 ];
 
 static NAMES: [&str; FORMATS.len()] = {

@@ -1,7 +1,8 @@
 //! Coverage, measured: the words of a book's linear text by a second, independent count, against those of its sections.
 //! Must never share code with what it checks beyond opening the archive: the spine is read by the crate `epub`, the
-//! pages by html5ever's tree, the other formats by a cutter of tags (`strip`).
+//! pages by html5ever's tree, the other formats by a cutter of tags (`strip`). A PDF is counted in letters (`letters`).
 
+mod letters;
 mod strip;
 
 use std::collections::{BTreeSet, HashMap};
@@ -11,7 +12,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::container::Container;
 use super::zipped_html::{self, Kind};
-use super::{ExtractError, Limits, Source, decode, epub, fb2, markdown, mobi};
+use super::{ExtractError, Limits, Source, decode, epub, fb2, markdown, mobi, pdf};
 use crate::domain::Document;
 
 /// How many missing or doubled words are named.
@@ -32,11 +33,18 @@ pub struct Report {
     pub missing_examples: Vec<String>,
     /// Some of the doubled.
     pub doubled_examples: Vec<String>,
+    /// Lines left out because they are a page's header, footer or number (PDF); they count as neither lost nor kept.
+    pub running_lines: usize,
+    /// Some of those lines.
+    pub running_examples: Vec<String>,
 }
 
 impl Report {
     /// Compares `document` with an independent count of the file it came from.
     pub fn measure(source: &Source, format: &str, document: &Document, limits: &Limits) -> Result<Self, ExtractError> {
+        if format.eq_ignore_ascii_case("PDF") {
+            return letters::measure(source, document, limits);
+        }
         let linear = WordCounts::of_linear_text(source, format, limits)?;
         let mut sections = WordCounts::default();
         for section in &document.sections {
@@ -44,6 +52,11 @@ impl Report {
         }
         Ok(linear.compare(&sections))
     }
+}
+
+/// The headers, footers and page numbers that are left out of a PDF's text.
+pub fn running_lines(source: &Source, limits: &Limits) -> Result<Vec<String>, ExtractError> {
+    pdf::read_with_removed(source, limits).map(|(_, lines)| lines)
 }
 
 /// How often each word occurs.

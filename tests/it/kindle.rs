@@ -22,7 +22,7 @@ const KINDS: [(&str, &str, &[&str]); 4] = [
 ];
 
 /// The EPUB, converted once and kept beside the other test books.
-fn converted(epub: &Path, end: &str, options: &[&str]) -> PathBuf {
+pub fn converted(epub: &Path, end: &str, options: &[&str]) -> PathBuf {
     let cache = match std::env::var_os("ALEXANDRIA_TEST_CACHE") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/alexandria-ingestd"),

@@ -11,6 +11,7 @@ mod formats;
 mod kindle;
 mod library;
 mod main_job;
+mod pdf;
 mod qdrant_server;
 mod queue;
 mod sandbox;
