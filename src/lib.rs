@@ -29,7 +29,8 @@
 //!
 //! ## Invariants
 //! 1. The library is read-only and may lie: no error, emptiness or absence is a deletion.
-//! 2. A book is its library uuid + book uuid; its content is the hash of the chosen file.
+//! 2. A book is its library uuid + book uuid; its content is the hash of the file it was read from: the first, in the
+//!    configured order of formats, that gives text. What failed is remembered until that file changes.
 //! 3. Point ids are deterministic, so every write can be repeated.
 //! 4. New points are written and counted before the state says so; older generations go last.
 //! 5. An attempt is counted, in its own transaction, before the work.

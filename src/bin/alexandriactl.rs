@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use alexandria_ingestd::control::client::{Client, ClientError};
 use alexandria_ingestd::control::default_socket;
 use alexandria_ingestd::control::protocol::{
-    DoneResponse, JobState, JobsResponse, PausedResponse, RescanRequest, RetryRequest, RetryResponse, SearchResponse,
-    StatusSnapshot, TargetRequest,
+    DoneResponse, FailedResponse, JobState, JobsResponse, PausedResponse, RescanRequest, RetryRequest, RetryResponse,
+    SearchResponse, StatusSnapshot, TargetRequest,
 };
 use alexandria_ingestd::control::tables::{self, View};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -46,14 +46,14 @@ enum Verb {
         #[arg(long)]
         state: Option<StateName>,
     },
-    /// Books that failed for good, and why
+    /// Books that failed for good, cannot be read, or are read in another format than the preferred one; and why
     #[command(after_help = "Example: alexandriactl failed")]
     Failed {
         /// Most books shown
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
-    /// Try failed books again
+    /// Try failed books again, and failed formats of books that are read in another one
     #[command(after_help = "Examples: alexandriactl retry 12 · alexandriactl retry --all")]
     Retry {
         /// A Calibre id, a book's uuid or the path of its file
@@ -164,7 +164,7 @@ async fn ask(client: &Client, verb: Verb, json: bool) -> Result<String, ClientEr
         }
         Verb::Failed { limit } => {
             let answer = client.get("/failed", &[("limit", limit.to_string())]).await?;
-            show.answer(answer, |answer: &JobsResponse| tables::failed(answer, view))
+            show.answer(answer, |answer: &FailedResponse| tables::failed(answer, view))
         }
         Verb::Retry { book, all: _ } => {
             let answer = client.post("/retry", &RetryRequest { book }).await?;

@@ -40,7 +40,7 @@ pub struct LibraryConfig {
     pub poll_seconds: f64,
     /// Seconds between two full comparisons of files and catalogue, whatever the looks saw.
     pub full_scan_seconds: f64,
-    /// Formats in the order of preference; a book is read in the first one it has.
+    /// Formats in the order of preference, in any case; a book is read in the first one it has that gives text.
     pub formats: Vec<String>,
     /// Use the kernel's change events where the file system has them.
     pub inotify: bool,

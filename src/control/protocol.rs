@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::{LibraryKind, PassedOver};
-pub use crate::queue::{JobId, JobKind, JobRow, JobState, Outcome, QueueStats};
+pub use crate::queue::{FallbackRow, JobId, JobKind, JobRow, JobState, Outcome, QueueStats};
 
 /// Grows when an old client would misread a new server.
 pub const PROTOCOL: u32 = 1;
@@ -94,12 +94,28 @@ pub struct StoreStatus {
     pub reason: Option<String>,
 }
 
-/// GET /queue and GET /failed, with an optional `limit`.
+/// GET /queue, with an optional `limit`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct JobsResponse {
     pub jobs: Vec<JobRow>,
     /// How many there are in all.
     pub total: u64,
+}
+
+/// GET /failed, with an optional `limit` for each of the lists.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FailedResponse {
+    /// What was tried and failed for good.
+    pub jobs: Vec<JobRow>,
+    /// How many there are in all.
+    pub total: u64,
+    /// Books of the library that are not even tried: no format of theirs can be read.
+    pub unreadable: Vec<PassedOver>,
+    pub unreadable_total: u64,
+    /// Books in the store whose preferred format gave no text.
+    pub fallbacks: Vec<FallbackRow>,
+    pub fallbacks_total: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

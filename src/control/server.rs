@@ -19,9 +19,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::protocol::{
-    DoneResponse, ErrorResponse, JobKind, JobState, JobsResponse, ListRequest, PROTOCOL, PROTOCOL_HEADER,
-    PausedResponse, RescanRequest, RetryRequest, RetryResponse, SearchHit, SearchRequest, SearchResponse,
-    StatusSnapshot, TargetRequest,
+    DoneResponse, ErrorResponse, FailedResponse, JobKind, JobState, JobsResponse, ListRequest, PROTOCOL,
+    PROTOCOL_HEADER, PausedResponse, RescanRequest, RetryRequest, RetryResponse, SearchHit, SearchRequest,
+    SearchResponse, StatusSnapshot, TargetRequest,
 };
 use crate::clock::now_us;
 use crate::queue::{Queue, QueueError, QueueHandle, QueueStopped};
@@ -200,12 +200,36 @@ async fn queue(
 async fn failed(
     State(handles): State<ControlHandles>,
     request: Result<Query<ListRequest>, QueryRejection>,
-) -> Answer<JobsResponse> {
-    list(handles, Some(JobState::Parked), query(request)?.limit).await
+) -> Answer<FailedResponse> {
+    let limit = most(query(request)?.limit);
+    blocking(move || {
+        let mut unreadable = (handles.status)().library.passed_over;
+        // A book without any file is no trouble: some catalogues list books on paper.
+        unreadable.retain(|book| !book.formats.is_empty());
+        let unreadable_total = unreadable.len() as u64;
+        unreadable.truncate(limit);
+        on_queue(&handles.queue, move |queue| {
+            let stats = queue.stats()?;
+            Ok(FailedResponse {
+                jobs: queue.parked(limit)?,
+                total: stats.parked,
+                unreadable,
+                unreadable_total,
+                fallbacks: queue.fallbacks(limit)?,
+                fallbacks_total: stats.fallbacks,
+            })
+        })
+    })
+    .await
+}
+
+/// How many rows a list may have.
+fn most(limit: Option<usize>) -> usize {
+    limit.unwrap_or(50).min(MOST_ROWS)
 }
 
 async fn list(handles: ControlHandles, state: Option<JobState>, limit: Option<usize>) -> Answer<JobsResponse> {
-    let limit = limit.unwrap_or(50).min(MOST_ROWS);
+    let limit = most(limit);
     blocking(move || {
         on_queue(&handles.queue, move |queue| {
             let stats = queue.stats()?;

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 use super::protocol::{
-    CurrentJob, JobRow, JobState, JobsResponse, LibraryStatus, Outcome, SearchResponse, StatusSnapshot,
+    CurrentJob, FailedResponse, JobRow, JobState, JobsResponse, LibraryStatus, Outcome, SearchResponse, StatusSnapshot,
 };
 use crate::clock::now_us;
 use crate::domain::LibraryKind;
@@ -72,11 +72,12 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
     line(
         "books",
         format!(
-            "{} of {} in the store · {} chunks · {} tokens{}{}",
+            "{} of {} in the store · {} chunks · {} tokens{}{}{}",
             number(queue.done_books),
             number(queue.books),
             number(queue.chunks),
             number(queue.tokens),
+            some(queue.fallbacks, " · ", " not in their preferred format (alexandriactl failed)"),
             some(queue.missing, " · ", " missing"),
             some(queue.excluded, " · ", " taken out by hand"),
         ),
@@ -118,11 +119,13 @@ fn library(library: &LibraryStatus, view: View) -> String {
         Some(at) => format!(" · looked at {} ago", seconds(elapsed(at, view.now_us))),
         None => String::new(),
     };
+    // One without any file may be on paper.
+    let unreadable = library.passed_over.iter().filter(|book| !book.formats.is_empty()).count();
     format!(
         "{} ({kind}{filesystem}) · {} books{}{looked} · {}",
         library.path,
         number(library.books),
-        some(library.passed_over.len(), " · ", " passed over"),
+        some(unreadable, " · ", " that cannot be read (alexandriactl failed)"),
         if library.available { health(true, library.reason.as_deref()) } else { not_available(library) },
     )
 }
@@ -155,29 +158,59 @@ pub fn queue(answer: &JobsResponse, view: View) -> String {
     let mut table = headed(view, &["JOB", "BOOK", "TITLE", "WORK", "STATE"]);
     for job in &answer.jobs {
         let kind = if job.by_hand { format!("{} (by hand)", job.kind.as_str()) } else { job.kind.as_str().to_owned() };
-        table.add_row([job.id.to_string(), book_id(job), titled(job), kind, job_state(job, view)]);
+        let id = book_id(&job.source, &job.source_id);
+        table.add_row([job.id.to_string(), id, titled(job), kind, job_state(job, view)]);
     }
-    finish(&table) + &more(answer)
+    finish(&table) + &more(answer.total, answer.jobs.len())
 }
 
-/// What failed for good, and why.
-pub fn failed(answer: &JobsResponse, view: View) -> String {
-    if answer.jobs.is_empty() {
+/// What failed for good, what is not read at all, and what is read in another format than the preferred one; and why.
+pub fn failed(answer: &FailedResponse, view: View) -> String {
+    let mut parts = Vec::new();
+    if !answer.jobs.is_empty() {
+        let mut table = headed(view, &["BOOK", "TITLE", "TRIES", "WHEN", "REASON"]);
+        reason_column(&mut table, 4);
+        for job in &answer.jobs {
+            let when = job.finished_us.map(|at| format!("{} ago", seconds(elapsed(at, view.now_us))));
+            let reason = job.last_error.clone().unwrap_or_default();
+            let id = book_id(&job.source, &job.source_id);
+            table.add_row([id, titled(job), job.attempts.to_string(), when.unwrap_or_default(), reason]);
+        }
+        parts.push(finish(&table) + &more(answer.total, answer.jobs.len()));
+    }
+    if !answer.unreadable.is_empty() {
+        let mut table = headed(view, &["BOOK", "TITLE", "REASON"]);
+        reason_column(&mut table, 2);
+        for book in &answer.unreadable {
+            table.add_row([&book.book_id, &book.title, &book.reason]);
+        }
+        let more = more(answer.unreadable_total, answer.unreadable.len());
+        parts.push(format!("Without a file that can be read:\n\n{}{more}", finish(&table)));
+    }
+    if !answer.fallbacks.is_empty() {
+        let mut table = headed(view, &["BOOK", "TITLE", "READ IN", "REASON"]);
+        reason_column(&mut table, 3);
+        for book in &answer.fallbacks {
+            let reasons: Vec<String> =
+                book.failed.iter().map(|file| format!("{}: {}", file.format, file.reason)).collect();
+            let (id, title) = (book_id(&book.source, &book.source_id), by(&book.title, &book.author));
+            table.add_row([id, title, book.format.clone(), reasons.join("\n")]);
+        }
+        let more = more(answer.fallbacks_total, answer.fallbacks.len());
+        parts.push(format!("Read in another format than the preferred one:\n\n{}{more}", finish(&table)));
+    }
+    if parts.is_empty() {
         return "nothing has failed\n".to_owned();
     }
-    let mut table = headed(view, &["BOOK", "TITLE", "TRIES", "WHEN", "REASON"]);
-    // The reason is what people came for.
-    if let Some(column) = table.column_mut(4) {
+    parts.join("\n")
+        + "\n`alexandriactl retry BOOK` tries one again, `alexandriactl retry --all` all; a changed file is tried by itself\n"
+}
+
+/// The reason is what people came for.
+fn reason_column(table: &mut Table, at: usize) {
+    if let Some(column) = table.column_mut(at) {
         column.set_constraint(ColumnConstraint::LowerBoundary(Width::Percentage(40)));
     }
-    for job in &answer.jobs {
-        let when = job.finished_us.map(|at| format!("{} ago", seconds(elapsed(at, view.now_us)))).unwrap_or_default();
-        let reason = job.last_error.clone().unwrap_or_default();
-        table.add_row([book_id(job), titled(job), job.attempts.to_string(), when, reason]);
-    }
-    finish(&table)
-        + &more(answer)
-        + "\n`alexandriactl retry BOOK` tries one again, `alexandriactl retry --all` all; a changed file is tried by itself\n"
 }
 
 /// Passages, best first: the book, the chapter, and the text.
@@ -245,18 +278,21 @@ fn tries(attempt: u32) -> String {
     if attempt > 1 { format!(" (try {attempt})") } else { String::new() }
 }
 
-fn book_id(job: &JobRow) -> String {
-    let id: String = job.source_id.chars().take(8).collect();
-    format!("{} {id}", job.source)
+fn book_id(source: &str, source_id: &str) -> String {
+    let id: String = source_id.chars().take(8).collect();
+    format!("{source} {id}")
 }
 
 fn titled(job: &JobRow) -> String {
-    if job.author.is_empty() { job.title.clone() } else { format!("{} · {}", job.title, job.author) }
+    by(&job.title, &job.author)
 }
 
-fn more(answer: &JobsResponse) -> String {
-    let left = answer.total.saturating_sub(answer.jobs.len() as u64);
-    some(left, "and ", " more (--limit shows them)\n")
+fn by(title: &str, author: &str) -> String {
+    if author.is_empty() { title.to_owned() } else { format!("{title} · {author}") }
+}
+
+fn more(total: u64, shown: usize) -> String {
+    some(total.saturating_sub(shown as u64), "and ", " more (--limit shows them)\n")
 }
 
 /// A count with its words, or nothing where there is none.

@@ -119,6 +119,8 @@ fn run(config: &Config, path: &Path) -> Result<BenchReport, DaemonError> {
             size: metadata.len(),
             mtime_us: 0,
         },
+        others: Vec::new(),
+        unread: Vec::new(),
         added_us: now_us(),
     };
     let words_in_children = children.iter().map(|text| text.split_whitespace().count()).sum();

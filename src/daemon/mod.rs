@@ -3,6 +3,7 @@
 mod bench;
 mod bench_extract;
 mod error;
+mod formats;
 mod oneshot;
 mod parts;
 mod search;

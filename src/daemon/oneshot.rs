@@ -12,8 +12,8 @@ use super::parts::Parts;
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::domain::LibraryKind;
-use crate::ingest::{LookError, Looked, Reconciler, WorkerSettings, Workers};
-use crate::library::{self, Heartbeat};
+use crate::ingest::{LookError, Looked, Reconciler, WorkerSettings, Workers, why_unread};
+use crate::library::{self, Heartbeat, LibraryError};
 use crate::queue::{JobKind, Outcome, QueueError};
 
 /// How long the end of the work in hand is waited for after Ctrl-C.
@@ -175,13 +175,17 @@ fn take_in_file(
             library.display()
         )));
     }
-    let formats = parts.reconcile_settings(config, path, false).formats;
     let library = parts
         .queue
         // One library of the kind holds all files named by hand, wherever they are.
         .call(|queue| queue.library_at(LibraryKind::Files, Path::new(""), None))
         .map_err(LookError::from)??;
-    let book = library::single_file(path, library.uuid, &formats).map_err(LookError::from)?;
+    let book = library::single_file(path, library.uuid, &parts.formats).map_err(|error| match error {
+        LibraryError::UnknownFormat { path, format } if let Some(why) = why_unread(&format) => {
+            DaemonError::Failed(format!("{} is not read: {why}", path.display()))
+        }
+        error => LookError::from(error).into(),
+    })?;
     let title = book.metadata.title.clone();
     parts
         .queue

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::DaemonError;
+use super::{DaemonError, formats};
 use crate::chunk::{Borders, ChunkSettings};
 use crate::clock::now_us;
 use crate::config::Config;
@@ -22,6 +22,8 @@ const CPU_BATCH_TOKENS: usize = 2048;
 
 /// Everything a job needs.
 pub struct Parts {
+    /// In the order of preference.
+    pub formats: Vec<String>,
     pub queue: QueueHandle,
     pub embedder: EmbedderHandle,
     pub store: Arc<dyn VectorStore>,
@@ -35,6 +37,7 @@ pub struct Parts {
 impl Parts {
     /// Locks the state directory, opens the state, loads and warms the model, opens the store.
     pub fn build(config: &Config) -> Result<Self, DaemonError> {
+        let formats = formats::in_order(config)?;
         let state_dir = prepare_state_dir(config)?;
         let lock = StateLock::acquire(&state_dir)?;
         let mut queue = Queue::open(&state_dir.join("state.db"))?;
@@ -79,14 +82,14 @@ impl Parts {
             progress: progress.clone(),
             stopping: stopping.clone(),
         });
-        Ok(Self { queue, embedder, store, ingestor, progress, stopping, _lock: lock })
+        Ok(Self { formats, queue, embedder, store, ingestor, progress, stopping, _lock: lock })
     }
 
     /// How the configured library is looked at.
     pub fn reconcile_settings(&self, config: &Config, path: &Path, watched: bool) -> ReconcileSettings {
         ReconcileSettings {
             path: path.to_owned(),
-            formats: config.library.formats.iter().map(|format| format.to_uppercase()).collect(),
+            formats: self.formats.clone(),
             scratch_dir: self.ingestor.settings.scratch_dir.clone(),
             removal_grace_us: (config.library.removal_grace_seconds * 1e6) as i64,
             removal_limit: config.library.removal_limit,

@@ -4,9 +4,9 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 
 use super::bench_extract::format_of;
-use super::{DaemonError, parts};
+use super::{DaemonError, formats, parts};
 use crate::chunk::chunk_sections;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::domain::{Document, iso_639_1};
 use crate::embed::{EmbedError, EmbedderHandle, FakeEmbedder, Priority};
 
@@ -19,13 +19,7 @@ pub fn check_config(config: &Config) -> Result<String, DaemonError> {
         // The mount may come later: the service waits for it.
         Err(error) => format!("not available now: {error}"),
     };
-    let readable = crate::extract::supported_formats();
-    if let Some(format) =
-        config.library.formats.iter().find(|format| !readable.contains(&format.to_uppercase().as_str()))
-    {
-        let reason = format!("{format} cannot be read; readable are {}", readable.join(", "));
-        return Err(ConfigError::BadValue { key: "library.formats", reason }.into());
-    }
+    formats::in_order(config)?;
     let store = match config.store.kind.as_str() {
         "server" => format!("server {}", config.store.url),
         kind => kind.to_owned(),

@@ -1,4 +1,4 @@
-//! A book as the shelf shows it: identity, metadata, and the one file chosen for ingestion.
+//! A book as the shelf shows it: identity, metadata, the file preferred for ingestion and those that stand in for it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -84,7 +84,7 @@ impl Metadata {
     }
 }
 
-/// The file chosen for ingestion, by the configured order of formats.
+/// A file that ingestion can read, if it is sound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookFile {
     /// Upper case, as Calibre writes it: `EPUB`.
@@ -107,11 +107,21 @@ impl BookFile {
     }
 
     /// Whether nothing suggests that the bytes changed. Equal here never proves equal content: the hash decides.
+    ///
+    /// A time without a fraction (sshfs, some servers) equals any time in its second: mounting the library another way
+    /// must not look like 9,000 new files.
     pub fn looks_unchanged(&self, other: &BookFile) -> bool {
-        self.format == other.format
-            && self.data_id == other.data_id
-            && self.size == other.size
-            && self.mtime_us == other.mtime_us
+        self.looks_unchanged_since(&other.format, other.data_id, other.size, other.mtime_us)
+    }
+
+    pub(super) fn looks_unchanged_since(&self, format: &str, data_id: Option<i64>, size: u64, mtime_us: i64) -> bool {
+        const SECOND_US: i64 = 1_000_000;
+        let coarse = self.mtime_us % SECOND_US == 0 || mtime_us % SECOND_US == 0;
+        let same_second = self.mtime_us.div_euclid(SECOND_US) == mtime_us.div_euclid(SECOND_US);
+        self.format == format
+            && self.data_id == data_id
+            && self.size == size
+            && (self.mtime_us == mtime_us || (coarse && same_second))
     }
 }
 
@@ -123,7 +133,12 @@ pub struct Book {
     pub library_uuid: Uuid,
     pub source: Source,
     pub metadata: Metadata,
+    /// The first of its readable files in the configured order of formats.
     pub file: BookFile,
+    /// The rest of them, in that order: tried where `file` gives no text. All lie in its directory.
+    pub others: Vec<BookFile>,
+    /// Formats it has besides that are not read, for the person who asks why the book is not.
+    pub unread: Vec<String>,
     /// When the book came to the library, microseconds since the epoch: newest are ingested first.
     pub added_us: i64,
 }

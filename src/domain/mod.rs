@@ -3,6 +3,7 @@
 mod book;
 mod chunk;
 mod document;
+mod failed;
 mod failure;
 mod language;
 mod point;
@@ -11,6 +12,7 @@ mod shelf;
 pub use book::{Book, BookFile, LibraryKind, Metadata, Source, hex};
 pub use chunk::{ChapterChunks, TextSpan, TokenCounter};
 pub use document::{Document, FileMetadata, Section};
+pub use failed::FailedFile;
 pub use failure::{Failure, FailureKind};
 pub use language::iso_639_1;
 pub use point::{BookPoints, CataloguePayload, ChunkLevel, Payload, Point};

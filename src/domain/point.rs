@@ -65,7 +65,6 @@ pub struct Payload {
 
     pub book_uuid: String,
     pub library_uuid: String,
-    pub book_format: String,
     pub content_hash: String,
     pub generation: String,
 
@@ -73,7 +72,8 @@ pub struct Payload {
     pub catalogue: CataloguePayload,
 }
 
-/// The part of a payload that comes from the catalogue: what a metadata-only change rewrites, all of it, on all points.
+/// The part of a payload that may change while text and vectors stay: what comes from the catalogue, and which of the
+/// book's formats the text is of. Rewritten as one, on all points.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CataloguePayload {
     pub book_title: String,
@@ -81,6 +81,8 @@ pub struct CataloguePayload {
     pub language: String,
     pub source: String,
     pub source_id: String,
+    /// Of the file that was read.
+    pub book_format: String,
     pub authors: Vec<String>,
     pub tags: Vec<String>,
     // Written as null rather than left out: a payload update merges, so a left-out key would keep its old value.
@@ -99,7 +101,7 @@ impl CataloguePayload {
         hex(&Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
     }
 
-    /// The catalogue's data, completed by what the file says where the catalogue has nothing. A plain folder's
+    /// The catalogue's data of a book whose `file` is the one that was read, completed by what that says where the catalogue has nothing. A plain folder's
     /// catalogue knows only the file's name, so there the file's own title wins.
     pub fn new(book: &Book, file: &FileMetadata) -> Self {
         let metadata = &book.metadata;
@@ -115,6 +117,7 @@ impl CataloguePayload {
             language: iso_639_1(language),
             source: book.source.name().to_owned(),
             source_id: book.source.id(),
+            book_format: book.file.format.clone(),
             authors: authors.clone(),
             tags: metadata.tags.clone(),
             series: metadata.series.clone(),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Book, LibraryKind};
+use super::{Book, FailedFile, LibraryKind};
 
 /// A complete, error-free look at one library. An incomplete one is an error, never a smaller snapshot.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +19,14 @@ pub struct ShelfSnapshot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedOver {
     pub uuid: Uuid,
+    /// As people name it: `calibre 12`; without a number in a plain folder.
+    #[serde(default)]
+    pub book_id: String,
     pub title: String,
+    /// Those it has; none where it has no file at all (yet).
+    #[serde(default)]
+    pub formats: Vec<String>,
+    /// One line for each format where there are several.
     pub reason: String,
 }
 
@@ -29,6 +36,15 @@ pub struct KnownBook {
     pub book: Book,
     /// Since when complete looks do not see it; None while it is seen. Microseconds since the epoch.
     pub missing_since_us: Option<i64>,
+    /// Its files that were read and gave no text. Those that are not on the shelf any more say nothing.
+    pub failed: Vec<FailedFile>,
+}
+
+impl KnownBook {
+    /// A book that is seen, and of which no file failed.
+    pub fn new(book: Book) -> Self {
+        Self { book, missing_since_us: None, failed: Vec::new() }
+    }
 }
 
 /// One difference between shelf and state.
@@ -38,11 +54,11 @@ pub enum Change {
     /// At least one of the flags is set.
     Changed {
         book: Book,
-        /// The file may have new content (the hash decides), or another format was chosen.
+        /// The file to read may have new content (the hash decides), or is another one.
         file: bool,
         /// The catalogue's data changed.
         metadata: bool,
-        /// The place changed (or the date of adding): no work, but the state must know the new path.
+        /// The place changed, the date of adding, or which other files there are: no work, but the state must know.
         moved: bool,
     },
     /// Seen again after it was missing.

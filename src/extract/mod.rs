@@ -25,6 +25,7 @@ pub mod sandbox;
 mod sections;
 mod source;
 mod text;
+pub mod unreadable;
 mod zipped_html;
 
 use std::io;

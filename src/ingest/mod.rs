@@ -5,11 +5,13 @@
 //! again, because ids are deterministic.
 
 mod fetch;
+mod formats;
 mod plan;
 mod progress;
 mod reconcile;
 mod worker;
 
+pub use formats::why_unread;
 pub use plan::{Parents, generation};
 pub use progress::{CurrentJob, Progress, Stage};
 pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, ShelfState};
@@ -26,8 +28,8 @@ use uuid::Uuid;
 
 use crate::chunk::{ChunkSettings, chunk_sections};
 use crate::domain::{
-    Book, BookPoints, CataloguePayload, ChapterChunks, Document, Failure, FailureKind, FileMetadata, LibraryKind,
-    Point, iso_639_1,
+    Book, BookFile, BookPoints, CataloguePayload, ChapterChunks, Document, FailedFile, Failure, FailureKind,
+    FileMetadata, LibraryKind, Point, iso_639_1,
 };
 use crate::embed::{EmbedError, EmbedderHandle, Priority};
 use crate::extract::ExtractError;
@@ -125,6 +127,16 @@ impl From<QueueError> for JobError {
     }
 }
 
+/// What reading a file came to.
+enum Read {
+    /// Its bytes are what the store holds already.
+    SameBytes(IndexedState),
+    Text {
+        document: Document,
+        content_hash: String,
+    },
+}
+
 /// What a finished job did, for the log line.
 #[derive(Debug, Clone)]
 pub struct JobSummary {
@@ -205,10 +217,12 @@ impl Ingestor {
 
     fn ingest(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<(Outcome, IndexedState), JobError> {
         self.ensure_store()?;
-        match plan::need(job) {
-            Need::Read => self.read_and_embed(job, job.force, timings),
-            Need::Keep(indexed) => self.keep(job, *indexed, timings),
+        if let Need::Keep { file, indexed } = plan::need(job)
+            && let Some(kept) = self.keep(&formats::reading(job, file), *indexed, timings)?
+        {
+            return Ok(kept);
         }
+        self.read_and_embed(job, job.force, timings)
     }
 
     /// Before the hours of embedding, not after: a store that is down, full or another model's gives the job back. A
@@ -229,44 +243,103 @@ impl Ingestor {
         Ok(held)
     }
 
-    /// Reads the file; embeds it only if its text is not what the store holds already (or `force`).
+    /// Reads the book; embeds it only if its text is not what the store holds already (or `force`).
     fn read_and_embed(
         &self,
         job: &ClaimedJob,
         force: bool,
         timings: &mut Timings,
     ) -> Result<(Outcome, IndexedState), JobError> {
+        let (file, read) = self.read_book(job, force, timings)?;
+        let of_file = &formats::reading(job, file);
+        match read {
+            Read::SameBytes(indexed) => match self.keep(of_file, indexed, timings)? {
+                Some(kept) => Ok(kept),
+                // The store lacks points of it.
+                None => self.read_and_embed(job, true, timings),
+            },
+            Read::Text { document, content_hash } => {
+                let text_hash = document.text_hash();
+                let same = plan::same_text(of_file, &text_hash, &content_hash, document.file_metadata());
+                if let Some(indexed) = same.filter(|_| !force)
+                    && let Some(kept) = self.keep(of_file, indexed, timings)?
+                {
+                    return Ok(kept);
+                }
+                self.embed_and_write(of_file, &document, content_hash, text_hash, timings)
+            }
+        }
+    }
+
+    /// Tries the book's files in the order of preference until one gives text. A file's own fault leads to the next
+    /// one; a library or a disk that does not answer ends the job as it would with one file.
+    fn read_book<'a>(
+        &self,
+        job: &'a ClaimedJob,
+        force: bool,
+        timings: &mut Timings,
+    ) -> Result<(&'a BookFile, Read), JobError> {
+        let mut failed: Vec<FailedFile> = Vec::new();
+        for file in formats::to_try(job) {
+            match self.read_file(job, file, force, timings) {
+                Ok(read) => {
+                    self.record_failed(job, formats::known_to_fail(job, &failed, Some(file)))?;
+                    if !failed.is_empty() {
+                        tracing::warn!(
+                            BOOK_ID = job.book.source.id(),
+                            BOOK_TITLE = job.book.metadata.title,
+                            JOB = job.id.0,
+                            FORMAT = file.format,
+                            "book {} '{}': {}",
+                            job.book.source.id(),
+                            job.book.metadata.title,
+                            formats::instead_of(&failed, file)
+                        );
+                    }
+                    return Ok((file, read));
+                }
+                Err(JobError::Failed(failure)) if failure.kind == FailureKind::Book => {
+                    failed.push(FailedFile::new(file, failure.reason));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        let known = formats::known_to_fail(job, &failed, None);
+        let reason = formats::reason_of_all(&job.book, &known);
+        self.record_failed(job, known)?;
+        Err(Failure::book(reason).into())
+    }
+
+    fn read_file(
+        &self,
+        job: &ClaimedJob,
+        file: &BookFile,
+        force: bool,
+        timings: &mut Timings,
+    ) -> Result<Read, JobError> {
         self.step(job, Stage::Copy)?;
-        let copy = timings.measure("copy", || {
-            fetch::copy_to_scratch(&job.book.file, &self.settings.scratch_dir, self.settings.max_file_bytes)
-        });
+        let copy = timings
+            .measure("copy", || fetch::copy_to_scratch(file, &self.settings.scratch_dir, self.settings.max_file_bytes));
         let copy = copy.map_err(|failure| self.whose_fault(job, failure))?;
-        if let Some(indexed) = plan::same_bytes(job, &copy.content_hash).filter(|_| !force) {
-            return self.keep(job, indexed, timings);
+        if let Some(indexed) = plan::same_bytes(job, file, &copy.content_hash).filter(|_| !force) {
+            return Ok(Read::SameBytes(indexed));
         }
         self.step(job, Stage::Extract)?;
-        let file = &job.book.file;
         let document = timings.measure("extract", || {
             let copy = copy.reopen().map_err(|source| ExtractError::Io { path: copy.path().to_owned(), source })?;
             self.sandbox.extract(&copy, &file.path, &file.format, &|| self.interrupted().is_ok())
         })?;
-        drop(copy.file);
-        let text_hash = document.text_hash();
-        let kept = plan::same_text(job, &text_hash, &copy.content_hash, document.file_metadata());
-        if let Some(indexed) = kept.filter(|_| !force) {
-            return self.keep(job, indexed, timings);
-        }
-        self.embed_and_write(job, &document, copy.content_hash, text_hash, timings)
+        Ok(Read::Text { document, content_hash: copy.content_hash })
     }
 
-    /// The store's points stay; payloads are rewritten where the catalogue's data changed. Where the store does not
-    /// hold what the state says, the book is read and embedded again.
+    /// The store's points stay; payloads are rewritten where the catalogue's data changed. None where the store does not
+    /// hold what the state says: the book has to be embedded again.
     fn keep(
         &self,
         job: &ClaimedJob,
         mut indexed: IndexedState,
         timings: &mut Timings,
-    ) -> Result<(Outcome, IndexedState), JobError> {
+    ) -> Result<Option<(Outcome, IndexedState)>, JobError> {
         self.step(job, Stage::Store)?;
         let catalogue = CataloguePayload::new(&job.book, &indexed.file_metadata);
         let metadata_hash = catalogue.hash();
@@ -279,14 +352,10 @@ impl Ingestor {
             self.store.checkpoint()?;
             Ok(Some(Outcome::PayloadOnly))
         })?;
-        match outcome {
-            Some(outcome) => {
-                indexed.metadata_hash = metadata_hash;
-                self.record(job, &indexed)?;
-                Ok((outcome, indexed))
-            }
-            None => self.read_and_embed(job, true, timings),
-        }
+        let Some(outcome) = outcome else { return Ok(None) };
+        indexed.metadata_hash = metadata_hash;
+        self.record(job, &indexed)?;
+        Ok(Some((outcome, indexed)))
     }
 
     /// Deletes what a crash left of other generations. The ids of the book's points; None where some are missing.
@@ -458,6 +527,15 @@ impl Ingestor {
     fn record(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<(), JobError> {
         let (id, indexed) = (job.id, indexed.clone());
         Ok(self.queue.call(move |queue| queue.record_written(id, &indexed, crate::clock::now_us()))??)
+    }
+
+    /// In the state before anything else is done: a job that is interrupted goes on with the file that was found.
+    fn record_failed(&self, job: &ClaimedJob, failed: Vec<FailedFile>) -> Result<(), JobError> {
+        if failed == job.failed {
+            return Ok(());
+        }
+        let id = job.id;
+        Ok(self.queue.call(move |queue| queue.record_failed_files(id, &failed))??)
     }
 
     fn expect_points(&self, job: &ClaimedJob, expected: usize) -> Result<(), JobError> {

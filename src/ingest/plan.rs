@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use crate::domain::{
-    Book, BookPoints, CataloguePayload, ChapterChunks, ChunkLevel, FileMetadata, Payload, Point, TokenCounter,
-    UUID_NAMESPACE,
+    Book, BookFile, BookPoints, CataloguePayload, ChapterChunks, ChunkLevel, FileMetadata, Payload, Point,
+    TokenCounter, UUID_NAMESPACE,
 };
 use crate::embed::ModelInfo;
 use crate::queue::{ClaimedJob, IndexedState};
@@ -27,32 +27,32 @@ pub enum Parents {
 
 /// What a job has to do, as far as the state alone can tell.
 #[derive(Debug, PartialEq)]
-pub enum Need {
-    /// The file is the one that was read: only payloads may be behind.
-    Keep(Box<IndexedState>),
-    /// The file has to be read: its content decides.
+pub enum Need<'a> {
+    /// The file to read is the one that was read: only payloads may be behind.
+    Keep { file: &'a BookFile, indexed: Box<IndexedState> },
+    /// Files have to be read: their content decides.
     Read,
 }
 
 /// Decides from the claimed job alone. A book that other settings chunked or another model embedded stays as it is
 /// until its content changes or someone asks: nothing is embedded again by surprise.
-pub fn need(job: &ClaimedJob) -> Need {
-    match &job.indexed {
-        Some(indexed) if !job.force && indexed.file_signature == job.book.file.signature() => {
-            Need::Keep(Box::new(indexed.clone()))
+pub fn need(job: &ClaimedJob) -> Need<'_> {
+    match (&job.indexed, job.book.file_to_read(&job.failed)) {
+        (Some(indexed), Some(file)) if !job.force && indexed.file_signature == file.signature() => {
+            Need::Keep { file, indexed: Box::new(indexed.clone()) }
         }
         _ => Need::Read,
     }
 }
 
-/// The state to keep where the file's bytes are what the store holds already (a touched file, another `data.id`).
-pub fn same_bytes(job: &ClaimedJob, content_hash: &str) -> Option<IndexedState> {
+/// The state to keep where a file's bytes are what the store holds already (a touched file, another `data.id`).
+pub fn same_bytes(job: &ClaimedJob, file: &BookFile, content_hash: &str) -> Option<IndexedState> {
     let indexed = job.indexed.as_ref().filter(|indexed| indexed.content_hash == content_hash)?;
-    Some(IndexedState { file_signature: job.book.file.signature(), ..indexed.clone() })
+    Some(IndexedState { file_signature: file.signature(), ..indexed.clone() })
 }
 
 /// The state to keep where the bytes changed but the text did not (Calibre's "embed metadata", another format of the
-/// same text).
+/// same text). The job is that of the file that was read.
 pub fn same_text(
     job: &ClaimedJob,
     text_hash: &str,
@@ -190,7 +190,6 @@ pub fn points(inputs: &PointInputs) -> Vec<Point> {
         char_end: None,
         book_uuid: inputs.book.uuid.to_string(),
         library_uuid: inputs.book.library_uuid.to_string(),
-        book_format: inputs.book.file.format.clone(),
         content_hash: inputs.content_hash.to_owned(),
         generation: inputs.generation.to_owned(),
         catalogue: catalogue.clone(),
@@ -257,7 +256,7 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
-    use crate::domain::{BookFile, Metadata, Source, TextSpan};
+    use crate::domain::{FailedFile, Metadata, Source, TextSpan};
     use crate::queue::{JobId, JobKind};
 
     /// Words are tokens.
@@ -293,6 +292,8 @@ mod tests {
                 size: 10,
                 mtime_us: 1,
             },
+            others: Vec::new(),
+            unread: Vec::new(),
             added_us: 0,
         }
     }
@@ -309,7 +310,7 @@ mod tests {
     }
 
     fn job(book: Book, indexed: Option<IndexedState>) -> ClaimedJob {
-        ClaimedJob { id: JobId(1), kind: JobKind::Ingest, book, attempts: 1, force: false, indexed }
+        ClaimedJob { id: JobId(1), kind: JobKind::Ingest, book, attempts: 1, force: false, indexed, failed: Vec::new() }
     }
 
     fn chapters() -> Vec<ChapterChunks> {
@@ -377,7 +378,7 @@ mod tests {
         let book = book();
         let state = indexed(&book);
         assert_eq!(need(&job(book.clone(), None)), Need::Read);
-        assert!(matches!(need(&job(book.clone(), Some(state.clone()))), Need::Keep(_)));
+        assert!(matches!(need(&job(book.clone(), Some(state.clone()))), Need::Keep { .. }));
         assert_eq!(need(&ClaimedJob { force: true, ..job(book.clone(), Some(state.clone())) }), Need::Read);
         let mut replaced = book.clone();
         replaced.file.data_id = Some(8);
@@ -385,15 +386,37 @@ mod tests {
         let mut moved = book;
         moved.file.path = "/elsewhere/book.epub".into();
         moved.metadata.title = "Another".into();
-        assert!(matches!(need(&job(moved, Some(state.clone()))), Need::Keep(_)), "a rename reads nothing");
+        assert!(matches!(need(&job(moved, Some(state.clone()))), Need::Keep { .. }), "a rename reads nothing");
 
         let again = job(replaced.clone(), Some(state));
-        let kept = same_bytes(&again, "c").unwrap();
+        let kept = same_bytes(&again, &replaced.file, "c").unwrap();
         assert_eq!((kept.file_signature, kept.generation.as_str()), (replaced.file.signature(), "g"));
-        assert!(same_bytes(&again, "other").is_none());
+        assert!(same_bytes(&again, &replaced.file, "other").is_none());
         let kept = same_text(&again, "t", "other", FileMetadata::default()).unwrap();
         assert_eq!((kept.content_hash.as_str(), kept.generation.as_str()), ("other", "g"));
         assert!(same_text(&again, "other", "other", FileMetadata::default()).is_none());
+    }
+
+    #[test]
+    fn a_book_read_in_a_spare_format_rests_until_its_files_change() {
+        let spare = BookFile { format: "TXT".into(), data_id: Some(9), ..book().file };
+        let shelf = Book { others: vec![spare.clone()], ..book() };
+        let state = IndexedState { file_signature: spare.signature(), ..indexed(&shelf) };
+        let failed = vec![FailedFile::new(&shelf.file, "damaged")];
+        let rests = ClaimedJob { failed: failed.clone(), ..job(shelf.clone(), Some(state.clone())) };
+        assert!(matches!(need(&rests), Need::Keep { file, .. } if *file == spare), "a metadata edit reads nothing");
+        // Asked for anew, or read by a newer extractor: nothing is known to fail.
+        assert_eq!(need(&job(shelf.clone(), Some(state.clone()))), Need::Read);
+        let mut mended = rests.clone();
+        mended.book.file.data_id = Some(10);
+        assert_eq!(need(&mended), Need::Read);
+        let mut replaced = rests.clone();
+        replaced.book.others[0].size += 1;
+        assert_eq!(need(&replaced), Need::Read);
+        let gone = ClaimedJob { book: Book { file: spare.clone(), others: vec![], ..shelf.clone() }, ..rests.clone() };
+        assert!(matches!(need(&gone), Need::Keep { .. }), "the damaged one is gone");
+        let only_failed = ClaimedJob { book: Book { others: vec![], ..shelf }, ..rests };
+        assert_eq!(need(&only_failed), Need::Read);
     }
 
     #[test]

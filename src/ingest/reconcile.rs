@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::formats::why_unread;
 use crate::clock::now_us;
 use crate::domain::{Change, KnownBook, LibraryKind, PassedOver};
 use crate::library::diff::{diff, too_many_removals};
@@ -152,6 +153,7 @@ impl Reconciler {
             folder_uuid: record.as_ref().filter(|_| kind == LibraryKind::Folder).map(|record| record.uuid),
             expected: record.as_ref().map(|record| record.uuid),
             formats: &self.settings.formats,
+            why_unread,
             known: &known,
             scratch_dir: &self.settings.scratch_dir,
             full,
@@ -188,6 +190,12 @@ impl Reconciler {
             tracing::warn!(
                 "{removals_waiting} books are gone from the library, more than library.removal_limit allows at once; nothing is removed. Bring them back, or let them go with `alexandriactl approve`"
             );
+        }
+        // Said once: they are listed, not worked on, so nothing else tells of them.
+        let unreadable = |books: &[PassedOver]| books.iter().filter(|book| !book.formats.is_empty()).count();
+        let found = unreadable(&snapshot.passed_over);
+        if found > unreadable(&shelf.passed_over) {
+            tracing::info!("{found} books have no file that can be read; `alexandriactl failed` says why");
         }
         shelf.library = Some(library);
         shelf.books = snapshot.books.len();
@@ -330,9 +338,12 @@ mod tests {
             source: Source::Calibre(number as i64),
             metadata: Metadata::default(),
             file: BookFile { format: "TXT".into(), path: "/x".into(), data_id: None, size: 0, mtime_us: 0 },
+            others: Vec::new(),
+            unread: Vec::new(),
             added_us: 0,
         };
-        (0..count).map(|number| KnownBook { book: book(number), missing_since_us: Some(0) }).collect()
+        let missing = |number| KnownBook { missing_since_us: Some(0), ..KnownBook::new(book(number)) };
+        (0..count).map(missing).collect()
     }
 
     fn gone(numbers: std::ops::Range<u128>) -> Vec<Change> {

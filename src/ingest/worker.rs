@@ -217,9 +217,11 @@ fn report_failure(ingestor: &Ingestor, job: &ClaimedJob, failure: &Failure) -> O
         BOOK_TITLE = job.book.metadata.title,
         JOB = job.id.0,
         FAILURE = ?failure.kind,
-        "book {} '{}': {failure} ({what_next})",
+        "book {} '{}': {} ({what_next})",
         job.book.source.id(),
-        job.book.metadata.title
+        job.book.metadata.title,
+        // One line a format; a log line is one.
+        failure.reason.replace('\n', "; ")
     );
     Some(next)
 }
@@ -237,11 +239,17 @@ fn log_finished(job: &ClaimedJob, summary: &JobSummary) {
     let (book_id, title) = (job.book.source.id(), &job.book.metadata.title);
     match (&summary.indexed, report.outcome, job.kind) {
         (Some(indexed), Outcome::Embedded, _) => {
+            let preferred = &job.book.file.format;
+            let from = match indexed.format() {
+                used if used == preferred => String::new(),
+                used => format!(" from {used} instead of {preferred}"),
+            };
             let chunks_per_minute = indexed.chunks as f64 * 60.0 / seconds.max(1e-3);
             tracing::info!(
                 BOOK_ID = book_id,
                 BOOK_TITLE = title,
                 JOB = job.id.0,
+                FORMAT = indexed.format(),
                 SECTIONS = indexed.sections,
                 CHUNKS = indexed.chunks,
                 TOKENS = indexed.tokens,
@@ -252,7 +260,7 @@ fn log_finished(job: &ClaimedJob, summary: &JobSummary) {
                 STORE_SECONDS = stage("store"),
                 CHUNKS_PER_MIN = chunks_per_minute,
                 DEVICE = report.device,
-                "book {book_id} '{title}' indexed: {} sections, {} chunks, {} tokens in {seconds:.1} s ({}), {chunks_per_minute:.0} chunks/min on {}",
+                "book {book_id} '{title}' indexed{from}: {} sections, {} chunks, {} tokens in {seconds:.1} s ({}), {chunks_per_minute:.0} chunks/min on {}",
                 indexed.sections,
                 indexed.chunks,
                 indexed.tokens,

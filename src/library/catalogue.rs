@@ -3,16 +3,17 @@
 //! The catalogue alone says which books exist. A file that is absent or half-written keeps what was known of it.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::calibre::{Catalogue, CatalogueBook};
-use super::files::{FileState, choose, inside, stat_file};
+use super::calibre::{Catalogue, CatalogueBook, FormatRow};
+use super::files::{FileState, in_order, inside, not_in_order, stat_file, why_none};
 use super::{LibraryError, Look, SnapshotRequest};
 use crate::clock::now_us;
 use crate::domain::{Book, BookFile, KnownBook, LibraryKind, PassedOver, ShelfSnapshot, Source};
 
-/// Stats the chosen files: of new and changed rows only, or of every book on a full look.
+/// Stats the files of new and changed rows; on a full look, every book's file in use and those preferred to it.
 pub(super) fn look(request: &SnapshotRequest, catalogue: Catalogue) -> Result<Look, LibraryError> {
     let known: HashMap<Uuid, &KnownBook> = request.known.iter().map(|known| (known.book.uuid, known)).collect();
     let mut look = Look {
@@ -26,31 +27,43 @@ pub(super) fn look(request: &SnapshotRequest, catalogue: Catalogue) -> Result<Lo
     };
     let now_us = now_us();
     for row in catalogue.books {
-        let known = known.get(&row.uuid).map(|known| &known.book.file);
-        match find_file(request, &row, known, now_us)? {
-            Found::File { file, settled } => {
+        match find_files(request, &row, known.get(&row.uuid).copied(), now_us)? {
+            Found::Files { file, others, settled } => {
                 look.unsettled += usize::from(!settled);
                 look.snapshot.books.push(Book {
                     uuid: row.uuid,
                     library_uuid: catalogue.library_uuid,
                     source: Source::Calibre(row.id),
+                    unread: not_in_order(request.formats, formats(&row)),
                     metadata: row.metadata,
                     file,
+                    others,
                     added_us: row.added_us,
                 });
             }
             Found::Nothing { reason, settled } => {
                 look.unsettled += usize::from(!settled);
-                look.snapshot.passed_over.push(PassedOver { uuid: row.uuid, title: row.metadata.title, reason });
+                look.snapshot.passed_over.push(PassedOver {
+                    uuid: row.uuid,
+                    book_id: format!("calibre {}", row.id),
+                    formats: formats(&row).map(str::to_owned).collect(),
+                    title: row.metadata.title,
+                    reason,
+                });
             }
         }
     }
     Ok(look)
 }
 
+fn formats(row: &CatalogueBook) -> impl Iterator<Item = &str> + Clone {
+    row.formats.iter().map(|format| format.format.as_str())
+}
+
 enum Found {
-    File {
+    Files {
         file: BookFile,
+        others: Vec<BookFile>,
         settled: bool,
     },
     /// `settled` is false where the next look may well find more.
@@ -60,57 +73,96 @@ enum Found {
     },
 }
 
-fn find_file(
+/// What a look can say of one file.
+enum Seen {
+    Whole(BookFile),
+    NotNow { reason: String, settled: bool },
+}
+
+/// The book's readable files in the order of preference. Where the first of them cannot be seen whole, a book that is
+/// known stays what it was; a spare one that cannot be seen is left out until it can.
+fn find_files(
     request: &SnapshotRequest,
     row: &CatalogueBook,
-    known: Option<&BookFile>,
+    known: Option<&KnownBook>,
     now_us: i64,
 ) -> Result<Found, LibraryError> {
-    let nothing = |reason: String| Ok(Found::Nothing { reason, settled: true });
+    let nothing = |reason: String, settled: bool| Ok(Found::Nothing { reason, settled });
     if row.path.is_empty() || row.formats.is_empty() {
         // Normal while Calibre adds a book; the row's next change is seen as any other.
-        return nothing("it has no book file".to_owned());
+        return nothing("it has no book file".to_owned(), true);
     }
-    let Some(at) = choose(request.formats, row.formats.iter().map(|format| format.format.as_str())) else {
-        let formats: Vec<&str> = row.formats.iter().map(|format| format.format.as_str()).collect();
-        return nothing(format!("none of its formats ({}) is among library.formats", formats.join(", ")));
-    };
-    let chosen = &row.formats[at];
-    let relative = format!("{}/{}.{}", row.path, chosen.name, chosen.format.to_lowercase());
-    let Some(path) = inside(request.path, &relative) else {
-        return nothing(format!("its path '{relative}' leads out of the library"));
-    };
+    let wanted = in_order(request.formats, formats(row));
+    if wanted.is_empty() {
+        return nothing(why_none(request.why_unread, &not_in_order(request.formats, formats(row))), true);
+    }
+    let mut files: Vec<BookFile> = Vec::with_capacity(wanted.len());
+    let mut all_settled = true;
+    // Whether a file was found that is not known to fail: what comes after it is not in use.
+    let mut found_usable = false;
+    for format in wanted.iter().map(|at| &row.formats[*at]) {
+        let Some(path) = path_of(request, row, format) else {
+            if files.is_empty() {
+                let reason = format!("its path '{}/{}' leads out of the library", row.path, format.name);
+                return nothing(reason, true);
+            }
+            continue;
+        };
+        let same_row =
+            |file: &&BookFile| file.data_id == Some(format.id) && file.format == format.format && file.path == path;
+        let before = known.and_then(|known| known.book.files().find(same_row));
+        let seen = match before {
+            Some(before) if !request.full || found_usable => Seen::Whole(before.clone()),
+            _ => see(request, format, path.clone(), now_us)?,
+        };
+        let file = match (seen, before, known) {
+            (Seen::Whole(file), ..) => file,
+            (Seen::NotNow { settled, .. }, Some(before), _) => {
+                all_settled &= settled;
+                before.clone()
+            }
+            (Seen::NotNow { settled, .. }, None, Some(known)) if files.is_empty() => {
+                let (file, others) = (known.book.file.clone(), known.book.others.clone());
+                return Ok(Found::Files { file, others, settled });
+            }
+            (Seen::NotNow { reason, settled }, None, None) if files.is_empty() => return nothing(reason, settled),
+            // Calibre writes a file before its row: a row without its file may be so for years.
+            (Seen::NotNow { .. }, None, _) => continue,
+        };
+        let failed = known.map_or(&[][..], |known| &known.failed);
+        found_usable |= !failed.iter().any(|failed| failed.is(&file));
+        files.push(file);
+    }
+    // The first one is there, or this was left above.
+    let mut files = files.into_iter();
+    match files.next() {
+        Some(file) => Ok(Found::Files { file, others: files.collect(), settled: all_settled }),
+        None => nothing("none of its files can be seen".to_owned(), false),
+    }
+}
 
-    if let Some(known) = known {
-        let same_row = known.data_id == Some(chosen.id) && known.format == chosen.format && known.path == path;
-        if same_row && !request.full {
-            return Ok(Found::File { file: known.clone(), settled: true });
-        }
-    }
-    // A book that is known stays what it was until its file can be seen whole.
-    let keep = |reason: String, settled: bool| {
-        Ok(match known {
-            Some(known) => Found::File { file: known.clone(), settled },
-            None => Found::Nothing { reason, settled },
-        })
-    };
-    match stat_file(request.path, &path, request.heartbeat)? {
+fn path_of(request: &SnapshotRequest, row: &CatalogueBook, format: &FormatRow) -> Option<PathBuf> {
+    let path = inside(request.path, &format!("{}/{}.{}", row.path, format.name, format.format.to_lowercase()))?;
+    // Calibre's names hold no '/': one that does is no name of a file in the book's directory.
+    (!format.name.contains('/')).then_some(path)
+}
+
+fn see(request: &SnapshotRequest, row: &FormatRow, path: PathBuf, now_us: i64) -> Result<Seen, LibraryError> {
+    let not_now = |reason: String, settled: bool| Seen::NotNow { reason, settled };
+    Ok(match stat_file(request.path, &path, request.heartbeat)? {
         // The size in the catalogue is what Calibre wrote. Another size is a writer at work, or, once the file has
         // come to rest, a file that another program replaced.
-        FileState::There(stat) if stat.size != chosen.size && stat.is_fresh(now_us) => {
-            keep(format!("its file {} is still being written", path.display()), false)
+        FileState::There(stat) if stat.size != row.size && stat.is_fresh(now_us) => {
+            not_now(format!("its file {} is still being written", path.display()), false)
         }
-        FileState::There(stat) => Ok(Found::File {
-            file: BookFile {
-                format: chosen.format.clone(),
-                path,
-                data_id: Some(chosen.id),
-                size: stat.size,
-                mtime_us: stat.mtime_us,
-            },
-            settled: true,
+        FileState::There(stat) => Seen::Whole(BookFile {
+            format: row.format.clone(),
+            path,
+            data_id: Some(row.id),
+            size: stat.size,
+            mtime_us: stat.mtime_us,
         }),
-        FileState::Absent => keep(format!("its file {} is not there", path.display()), false),
-        FileState::Unusable(why) => keep(format!("its file {} {why}", path.display()), true),
-    }
+        FileState::Absent => not_now(format!("its file {} is not there", path.display()), false),
+        FileState::Unusable(why) => not_now(format!("its file {} {why}", path.display()), true),
+    })
 }

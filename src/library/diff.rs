@@ -1,6 +1,7 @@
 //! The difference between what the state knows and what a complete look found. Pure.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use uuid::Uuid;
 
@@ -26,7 +27,7 @@ pub fn diff(known: &[KnownBook], snapshot: &ShelfSnapshot, now_us: i64, grace_us
         if known.missing_since_us.is_some() {
             changes.push(Change::Returned(book.uuid));
         }
-        changes.extend(compare(&known.book, book));
+        changes.extend(compare(known, book));
     }
     for passed in &snapshot.passed_over {
         // There, though not in a readable form: no removal.
@@ -47,23 +48,26 @@ pub fn diff(known: &[KnownBook], snapshot: &ShelfSnapshot, now_us: i64, grace_us
     changes
 }
 
-fn compare(known: &Book, found: &Book) -> Option<Change> {
-    let file = !same_file(&known.file, &found.file);
+/// The file of a change is the one that the book would be read from: a replaced file that failed before, or a better
+/// format, is one; a failed format that goes, or a spare one that comes, is none.
+fn compare(known: &KnownBook, found: &Book) -> Option<Change> {
+    let (failed, known) = (&known.failed, &known.book);
+    let file = match (known.file_to_read(failed), found.file_to_read(failed)) {
+        (Some(before), Some(now)) => !before.looks_unchanged(now),
+        // The file in use is gone, and what is left failed before: the job says so.
+        (before, now) => before.is_some() != now.is_some(),
+    };
     // The source is part of the payload, as the catalogue's data are.
     let metadata = known.metadata != found.metadata || known.source != found.source;
-    let moved = known.file.path != found.file.path || known.added_us != found.added_us;
+    let moved = known.added_us != found.added_us
+        || known.unread != found.unread
+        || !known.files().map(place).eq(found.files().map(place))
+        || !known.files().zip(found.files()).all(|(known, found)| known.looks_unchanged(found)) && !file;
     (file || metadata || moved).then(|| Change::Changed { book: found.clone(), file, metadata, moved })
 }
 
-/// As [`BookFile::looks_unchanged`], but a time without a fraction (sshfs, some servers) equals any time in its second:
-/// mounting the library another way must not look like 9,000 new files.
-fn same_file(known: &BookFile, found: &BookFile) -> bool {
-    const SECOND_US: i64 = 1_000_000;
-    let coarse = known.mtime_us % SECOND_US == 0 || found.mtime_us % SECOND_US == 0;
-    if coarse && known.mtime_us.div_euclid(SECOND_US) == found.mtime_us.div_euclid(SECOND_US) {
-        return known.looks_unchanged(&BookFile { mtime_us: known.mtime_us, ..found.clone() });
-    }
-    known.looks_unchanged(found)
+fn place(file: &BookFile) -> (&str, &Path) {
+    (&file.format, &file.path)
 }
 
 /// The brake: whether `gone` removals of `total` books at once must wait for the operator's word.
@@ -82,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{LibraryKind, Metadata, PassedOver, Source};
+    use crate::domain::{FailedFile, LibraryKind, Metadata, PassedOver, Source};
 
     const GRACE_US: i64 = 600_000_000;
 
@@ -99,6 +103,8 @@ mod tests {
                 size: 1000 + u64::from(content),
                 mtime_us: 1_234_567 + i64::from(content) * 1000,
             },
+            others: Vec::new(),
+            unread: Vec::new(),
             added_us: i64::from(number),
         }
     }
@@ -113,7 +119,7 @@ mod tests {
     }
 
     fn known(book: Book) -> KnownBook {
-        KnownBook { book, missing_since_us: None }
+        KnownBook::new(book)
     }
 
     /// What the state does with the changes.
@@ -123,7 +129,7 @@ mod tests {
         for change in changes {
             match change {
                 Change::New(book) => {
-                    books.insert(book.uuid, KnownBook { book: book.clone(), missing_since_us: None });
+                    books.insert(book.uuid, KnownBook::new(book.clone()));
                 }
                 Change::Changed { book, .. } => books.get_mut(&book.uuid).unwrap().book = book.clone(),
                 Change::Returned(uuid) => books.get_mut(uuid).unwrap().missing_since_us = None,
@@ -169,7 +175,13 @@ mod tests {
         let missing = KnownBook { missing_since_us: Some(0), ..known(book(1, 1, 1, 1)) };
         let back = diff(std::slice::from_ref(&missing), &snapshot(vec![book(1, 1, 1, 1)]), GRACE_US * 2, GRACE_US);
         assert_eq!(back, [Change::Returned(missing.book.uuid)]);
-        let passed = PassedOver { uuid: missing.book.uuid, title: String::new(), reason: String::new() };
+        let passed = PassedOver {
+            uuid: missing.book.uuid,
+            book_id: String::new(),
+            title: String::new(),
+            formats: Vec::new(),
+            reason: String::new(),
+        };
         let shelf = ShelfSnapshot { passed_over: vec![passed], ..snapshot(vec![]) };
         let back = diff(std::slice::from_ref(&missing), &shelf, GRACE_US * 2, GRACE_US);
         assert_eq!(back, [Change::Returned(missing.book.uuid)]);
@@ -206,7 +218,67 @@ mod tests {
         })
     }
 
+    /// A book of these formats; the number is the file's content.
+    fn with_files(files: &[(u8, u8)]) -> Book {
+        let file = |(format, content): &(u8, u8)| BookFile {
+            format: format!("F{format}"),
+            path: PathBuf::from(format!("/library/1.f{format}")),
+            ..book(1, *content, 1, 1).file
+        };
+        let mut files = files.iter().map(file);
+        Book { file: files.next().unwrap(), others: files.collect(), ..book(1, 1, 1, 1) }
+    }
+
+    #[test]
+    fn the_file_in_use_decides_what_is_work() {
+        let failed = |files: &[(u8, u8)]| -> Vec<FailedFile> {
+            files.iter().map(|file| FailedFile::new(&with_files(&[*file]).file, "x")).collect()
+        };
+        // What the state has, what failed of it, what the shelf has now, whether a job is due.
+        type Files<'a> = &'a [(u8, u8)];
+        let cases: [(Files, Files, Files, bool, &str); 10] = [
+            (&[(1, 1), (2, 1)], &[(1, 1)], &[(1, 1), (2, 1)], false, "nothing changed"),
+            (&[(1, 1), (2, 1)], &[(1, 1)], &[(1, 2), (2, 1)], true, "the preferred file was replaced"),
+            (&[(1, 1), (2, 1)], &[(1, 1)], &[(1, 1), (2, 2)], true, "the file in use was replaced"),
+            (&[(1, 1), (2, 1)], &[(1, 1)], &[(2, 1)], false, "the failed one is gone"),
+            (&[(1, 1), (2, 1)], &[(1, 1)], &[(0, 1), (1, 1), (2, 1)], true, "a better one came"),
+            (&[(1, 1), (2, 1)], &[(1, 1)], &[(1, 1), (2, 1), (3, 1)], false, "a spare one came"),
+            (&[(1, 1), (2, 1)], &[(1, 1)], &[(1, 1)], true, "the one in use is gone, the rest failed"),
+            (&[(1, 1), (2, 1)], &[], &[(1, 1), (2, 2)], false, "a spare one was replaced"),
+            (&[(1, 1), (2, 1)], &[(1, 1), (2, 1)], &[(2, 1)], false, "parked, and a failed one is gone"),
+            (&[(1, 1)], &[(1, 1)], &[(1, 1), (2, 1)], true, "parked, and another one came"),
+        ];
+        for (before, failures, after, due, what) in cases {
+            let state = KnownBook { failed: failed(failures), ..known(with_files(before)) };
+            let changes = diff(&[state], &snapshot(vec![with_files(after)]), 0, 0);
+            match changes.as_slice() {
+                [] => assert!(before == after && !due, "{what}"),
+                [Change::Changed { file, metadata: false, moved, .. }] => {
+                    assert_eq!(*file, due, "{what}");
+                    assert!(*file || *moved, "{what}");
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+
     proptest! {
+        /// Whatever the shelf does to a book's files: once the state has it, the next look asks for nothing.
+        #[test]
+        fn a_look_that_was_recorded_is_not_repeated(
+            before in proptest::collection::vec((0_u8..3, 0_u8..3), 1..4),
+            after in proptest::collection::vec((0_u8..3, 0_u8..3), 1..4),
+            failed in proptest::collection::vec((0_u8..3, 0_u8..3), 0..6),
+        ) {
+            let failed: Vec<_> = failed.iter().map(|file| FailedFile::new(&with_files(&[*file]).file, "x")).collect();
+            let state = KnownBook { failed: failed.clone(), ..known(with_files(&before)) };
+            let shelf = snapshot(vec![with_files(&after)]);
+            let changes = diff(std::slice::from_ref(&state), &shelf, 0, 0);
+            let mut now = apply(&[state], &changes, 0);
+            now[0].failed = failed;
+            prop_assert_eq!(diff(&now, &shelf, 0, 0), []);
+        }
+
         #[test]
         fn applying_the_changes_gives_the_shelf(before in shelves(), after in shelves()) {
             let shelf = snapshot(after.clone());

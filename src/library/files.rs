@@ -58,9 +58,29 @@ pub(super) fn stat_file(library: &Path, file: &Path, heartbeat: &Heartbeat) -> R
     }
 }
 
-/// The first format of `preference` that is `available`: its index in `available`.
-pub(super) fn choose<'a>(preference: &[String], available: impl Iterator<Item = &'a str> + Clone) -> Option<usize> {
-    preference.iter().find_map(|wanted| available.clone().position(|format| format.eq_ignore_ascii_case(wanted)))
+/// The available formats of `preference`, in its order: their indices in `available`.
+pub(super) fn in_order<'a>(preference: &[String], available: impl Iterator<Item = &'a str> + Clone) -> Vec<usize> {
+    let mut found: Vec<usize> = Vec::new();
+    for wanted in preference {
+        let at = available.clone().position(|format| format.eq_ignore_ascii_case(wanted));
+        // A format named twice is one format.
+        found.extend(at.filter(|at| !found.contains(at)));
+    }
+    found
+}
+
+/// The formats of a book that are not in the configured order.
+pub(super) fn not_in_order<'a>(preference: &[String], available: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let is_wanted = |format: &str| preference.iter().any(|wanted| wanted.eq_ignore_ascii_case(format));
+    available.filter(|format| !is_wanted(format)).map(str::to_owned).collect()
+}
+
+/// Why none of a book's formats is read, one line each where there are several.
+pub(super) fn why_none(why_unread: fn(&str) -> Option<String>, formats: &[String]) -> String {
+    let why = |format: &String| {
+        format!("{format}: {}", why_unread(format).unwrap_or_else(|| "there is no reader for it".to_owned()))
+    };
+    formats.iter().map(why).collect::<Vec<_>>().join("\n")
 }
 
 /// `relative` inside `library`; None where it would lead out of it.
@@ -75,11 +95,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_preferred_format_wins_whatever_the_order_on_the_shelf() {
-        let preference = ["EPUB".to_owned(), "TXT".to_owned()];
-        assert_eq!(choose(&preference, ["TXT", "epub"].into_iter()), Some(1));
-        assert_eq!(choose(&preference, ["PDF", "TXT"].into_iter()), Some(1));
-        assert_eq!(choose(&preference, ["PDF", "ORIGINAL_EPUB"].into_iter()), None);
+    fn formats_come_in_the_configured_order_whatever_theirs_on_the_shelf() {
+        let preference = ["epub", "TXT", "EPUB"].map(str::to_owned);
+        assert_eq!(in_order(&preference, ["TXT", "EPUB"].into_iter()), [1, 0]);
+        assert_eq!(in_order(&preference, ["PDF", "txt"].into_iter()), [1]);
+        assert!(in_order(&preference, ["PDF", "ORIGINAL_EPUB"].into_iter()).is_empty());
+        assert_eq!(not_in_order(&preference, ["PDF", "Epub", "CBZ"].into_iter()), ["PDF", "CBZ"]);
+    }
+
+    #[test]
+    fn each_unread_format_has_its_line() {
+        let why = |format: &str| (format == "CBZ").then(|| "a comic".to_owned());
+        assert_eq!(why_none(why, &["CBZ".into(), "XYZ".into()]), "CBZ: a comic\nXYZ: there is no reader for it");
     }
 
     #[test]

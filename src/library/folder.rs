@@ -10,18 +10,13 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::files::{FileStat, choose};
+use super::files::{FileStat, in_order, not_in_order, why_none};
 use super::{Heartbeat, LibraryError, Look, SnapshotRequest};
 use crate::clock::now_us;
 use crate::domain::{
     Book, BookFile, KnownBook, LibraryKind, Metadata, PassedOver, ShelfSnapshot, Source, UUID_NAMESPACE,
 };
 
-/// Extensions that are books, though perhaps of a format that is not read: worth telling a person about.
-const BOOK_EXTENSIONS: [&str; 22] = [
-    "AZW", "AZW3", "AZW4", "CBR", "CBZ", "CHM", "DJVU", "DOC", "DOCX", "EPUB", "FB2", "KEPUB", "KFX", "LIT", "LRF",
-    "MOBI", "ODT", "PDB", "PDF", "PRC", "RTF", "TXT",
-];
 /// Directories that systems and NAS boxes make, often unreadable, never holding books.
 const SYSTEM_DIRECTORIES: [&str; 5] = ["lost+found", "System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir"];
 
@@ -57,23 +52,30 @@ pub(super) fn look(request: &SnapshotRequest) -> Result<Look, LibraryError> {
     let mut identities = Identities::new(request, &groups);
     let now_us = now_us();
     for (_, files) in groups.by_stem {
-        let chosen = choose(request.formats, files.iter().map(|file| file.format.as_str()));
-        let candidate = &files[chosen.unwrap_or(0)];
+        let formats = || files.iter().map(|file| file.format.as_str());
+        let chosen = in_order(request.formats, formats());
+        let candidate = &files[chosen.first().copied().unwrap_or(0)];
         let Some(relative) = relative(request.path, &candidate.path) else {
             let title = candidate.path.to_string_lossy().into_owned();
             let reason = "its name is not UTF-8: rename it".to_owned();
             let uuid = Uuid::new_v5(&library_uuid, candidate.path.as_os_str().as_encoded_bytes());
-            look.snapshot.passed_over.push(PassedOver { uuid, title, reason });
+            let formats = formats().map(str::to_owned).collect();
+            look.snapshot.passed_over.push(PassedOver { uuid, book_id: String::new(), title, formats, reason });
             continue;
         };
         let known = identities.find(&files, candidate);
         let uuid = known.map_or_else(|| identities.new_uuid(library_uuid, &relative), |known| known.book.uuid);
         let mut pass_over = |reason: String| {
-            look.snapshot.passed_over.push(PassedOver { uuid, title: title_of(&candidate.path), reason });
+            look.snapshot.passed_over.push(PassedOver {
+                uuid,
+                book_id: format!("file {}", &Source::from_relative_path(&relative).id()[..8]),
+                title: title_of(&candidate.path),
+                formats: formats().map(str::to_owned).collect(),
+                reason,
+            });
         };
-        if chosen.is_none() {
-            let formats: Vec<&str> = files.iter().map(|file| file.format.as_str()).collect();
-            pass_over(format!("none of its formats ({}) is among library.formats", formats.join(", ")));
+        if chosen.is_empty() {
+            pass_over(why_none(request.why_unread, &not_in_order(request.formats, formats())));
         } else if candidate.stat.is_fresh(now_us) && !known.is_some_and(|known| candidate.is_file_of(known)) {
             look.unsettled += 1;
             match known {
@@ -82,7 +84,11 @@ pub(super) fn look(request: &SnapshotRequest) -> Result<Look, LibraryError> {
             }
         } else {
             let added_us = known.map(|known| known.book.added_us);
-            look.snapshot.books.push(candidate.clone().into_book(uuid, library_uuid, &relative, added_us));
+            look.snapshot.books.push(Book {
+                others: chosen[1..].iter().map(|at| files[*at].clone().into_file()).collect(),
+                unread: not_in_order(request.formats, formats()),
+                ..candidate.clone().into_book(uuid, library_uuid, &relative, added_us)
+            });
         }
     }
     Ok(look)
@@ -105,13 +111,19 @@ impl Candidate {
             source: Source::from_relative_path(relative),
             metadata: Metadata { title: title_of(&self.path), ..Metadata::default() },
             added_us: added_us.unwrap_or(self.stat.arrived_us),
-            file: BookFile {
-                format: self.format,
-                path: self.path,
-                data_id: None,
-                size: self.stat.size,
-                mtime_us: self.stat.mtime_us,
-            },
+            file: self.into_file(),
+            others: Vec::new(),
+            unread: Vec::new(),
+        }
+    }
+
+    fn into_file(self) -> BookFile {
+        BookFile {
+            format: self.format,
+            path: self.path,
+            data_id: None,
+            size: self.stat.size,
+            mtime_us: self.stat.mtime_us,
         }
     }
 
@@ -143,7 +155,7 @@ impl Groups {
         let Some(format) = path.extension().map(|extension| extension.to_string_lossy().to_uppercase()) else { return };
         let known_format = request.formats.iter().any(|known| known.eq_ignore_ascii_case(&format));
         // A cover in HTML or text is no book either.
-        if name.starts_with("cover.") || !(known_format || BOOK_EXTENSIONS.contains(&format.as_str())) {
+        if name.starts_with("cover.") || !(known_format || (request.why_unread)(&format).is_some()) {
             return;
         }
         self.by_stem.entry(path.with_extension("")).or_default().push(Candidate { path, format, stat });
@@ -342,6 +354,7 @@ mod tests {
                 folder_uuid: Some(UUID_NAMESPACE),
                 expected: None,
                 formats: &["EPUB".to_owned(), "TXT".to_owned()],
+                why_unread: |format| (format == "PDF").then(|| "not asked for".to_owned()),
                 known: &self.known,
                 scratch_dir: Path::new("/nonexistent"),
                 full: false,
@@ -353,7 +366,7 @@ mod tests {
         fn look(&mut self) -> BTreeMap<String, Uuid> {
             let look = self.try_look(self.folder.path()).unwrap();
             let books = look.snapshot.books;
-            self.known = books.iter().cloned().map(|book| KnownBook { book, missing_since_us: None }).collect();
+            self.known = books.iter().cloned().map(KnownBook::new).collect();
             books.iter().map(|book| (relative(self.folder.path(), &book.file.path).unwrap(), book.uuid)).collect()
         }
     }
@@ -434,7 +447,7 @@ mod tests {
         shelf.put("library/sub/b.txt", "22");
         let (old, new) = (shelf.folder.path().join("library"), shelf.folder.path().join("elsewhere"));
         let books = shelf.try_look(&old).unwrap().snapshot.books;
-        shelf.known = books.into_iter().map(|book| KnownBook { book, missing_since_us: None }).collect();
+        shelf.known = books.into_iter().map(KnownBook::new).collect();
         fs::rename(&old, &new).unwrap();
         let moved = shelf.try_look(&new).unwrap().snapshot.books;
         assert_eq!(moved.len(), 2);

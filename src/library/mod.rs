@@ -60,6 +60,9 @@ pub struct SnapshotRequest<'a> {
     pub expected: Option<Uuid>,
     /// Formats in the order of preference.
     pub formats: &'a [String],
+    /// Why a book's file of a format is not read, where that is not one of `formats`; None for what is no book. The
+    /// shelf knows no readers.
+    pub why_unread: fn(&str) -> Option<String>,
     /// The state's books of this library: they spare stat calls, and let renamed files keep their identity.
     pub known: &'a [KnownBook],
     /// A local directory for the copy of `metadata.db`, the service's own.

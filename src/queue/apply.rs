@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::books::{self, BookKey};
 use super::rows;
 use super::{Applied, JobId, JobKind, JobState, Queue, QueueError};
+use crate::clock::now_us;
 use crate::domain::{Change, LibraryKind};
 
 /// What a request for work carries besides its kind.
@@ -37,7 +38,7 @@ impl Queue {
         Ok(applied)
     }
 
-    /// Puts a book at the front of the queue, un-parks it and forgets its attempts. Removing a book that is on the
+    /// Puts a book at the front of the queue, un-parks it and forgets its attempts and which of its files failed. Removing a book that is on the
     /// shelf keeps it out until it is ingested by hand; `force` embeds even what is unchanged.
     ///
     /// Returns the book's open job. Where it is running, it runs once more afterwards.
@@ -58,7 +59,10 @@ impl Queue {
         // Nobody looks at single files again, so nothing has to be kept out: the book is simply forgotten.
         let on_a_shelf = books::require_library(&transaction, library)?.kind != LibraryKind::Files;
         let excluded = (kind == JobKind::Remove && on_a_shelf).then_some(now_us);
-        transaction.execute("UPDATE books SET excluded_us = ?2 WHERE id = ?1", params![key.id, excluded])?;
+        transaction.execute(
+            "UPDATE books SET excluded_us = ?2, failed_files = '[]' WHERE id = ?1",
+            params![key.id, excluded],
+        )?;
         let job = want(&transaction, key.id, kind, Wish { by_hand: true, force, fresh: true }, now_us)?;
         transaction.commit()?;
         self.work_added = true;
@@ -102,45 +106,66 @@ impl Queue {
         Ok(indexed.len())
     }
 
-    /// Notes the version of the code that reads books; where it differs from the one before, books parked for their
-    /// content are tried again. Returns how many.
+    /// Notes the version of the code that reads books; where it differs from the one before, files that gave no text are
+    /// tried again. Returns how many books that are.
     pub fn set_extractor_version(&mut self, version: &str) -> Result<usize, QueueError> {
         if self.meta("extractor_version")?.as_deref() == Some(version) {
             return Ok(0);
         }
-        let unparked = self.unpark("AND failure_kind = 'book'", [])?;
+        let queued = self.try_again("AND failure_kind = 'book'", None)?;
         self.set_meta("extractor_version", Some(version))?;
-        Ok(unparked)
+        Ok(queued)
     }
 
-    /// Un-parks one book (as [`Queue::find_book`] understands it) or all. Returns how many jobs are queued again.
+    /// Un-parks one book (as [`Queue::find_book`] understands it) or all, and queues those that are read in another
+    /// format because the preferred one failed. Returns how many jobs are queued again.
     ///
     /// # Errors
     /// [`QueueError::NoSuchBook`] where the text names none.
     pub fn retry(&mut self, book: Option<&str>) -> Result<usize, QueueError> {
-        let Some(text) = book else { return self.unpark("", []) };
+        let Some(text) = book else { return self.try_again("", None) };
         let found = self.find_book(text)?;
         if found.is_empty() {
             return Err(QueueError::NoSuchBook(text.to_owned()));
         }
-        let mut unparked = 0;
+        let mut queued = 0;
         for record in found {
             let book = &record.book;
             if let Some(key) = books::key_of(&self.connection, book.library_uuid, book.uuid)? {
-                unparked += self.unpark("AND book = ?1", [key.id])?;
+                queued += self.try_again("", Some(key.id))?;
             }
         }
-        Ok(unparked)
+        Ok(queued)
     }
 
-    fn unpark(&mut self, condition: &str, params: impl rusqlite::Params) -> Result<usize, QueueError> {
+    /// Un-parks jobs, forgets which files failed, and queues the books for which such a file was passed by. Of one book
+    /// or of all.
+    fn try_again(&mut self, condition: &str, book: Option<i64>) -> Result<usize, QueueError> {
+        let transaction = self.begin()?;
+        let passed_by: Vec<i64> = transaction
+            .prepare(
+                "SELECT id FROM books b WHERE failed_files <> '[]' AND id = ifnull(?1, id) AND indexed_at_us IS NOT NULL \
+                 AND excluded_us IS NULL AND missing_since_us IS NULL \
+                 AND NOT EXISTS (SELECT 1 FROM jobs WHERE book = b.id AND state <> 'done')",
+            )?
+            .query_map([book], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
         let sql = format!(
             "UPDATE jobs SET state = 'queued', attempts = 0, deaths = 0, next_try_us = NULL, finished_us = NULL \
-             WHERE state = 'parked' {condition}"
+             WHERE state = 'parked' AND book = ifnull(?1, book) {condition}"
         );
-        let unparked = self.connection.execute(&sql, params)?;
-        self.work_added |= unparked > 0;
-        Ok(unparked)
+        let unparked = transaction.execute(&sql, [book])?;
+        transaction.execute(
+            "UPDATE books SET failed_files = '[]' WHERE failed_files <> '[]' AND id = ifnull(?1, id)",
+            [book],
+        )?;
+        for id in &passed_by {
+            want(&transaction, *id, JobKind::Ingest, Wish { fresh: true, ..Wish::default() }, now_us())?;
+        }
+        transaction.commit()?;
+        let queued = unparked + passed_by.len();
+        self.work_added |= queued > 0;
+        Ok(queued)
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH};
 use super::{BookRecord, IndexedState, LibraryRecord, Queue, QueueError};
 use crate::clock::now_us;
-use crate::domain::{Book, KnownBook, LibraryKind};
+use crate::domain::{Book, FailedFile, KnownBook, LibraryKind};
 
 impl Queue {
     /// Finds or registers a library. A Calibre library is found by its own uuid, wherever it is mounted now; a folder,
@@ -80,11 +80,17 @@ impl Queue {
 
     /// All books of a library as a look at the shelf is compared with.
     pub fn known_books(&self, library: Uuid) -> Result<Vec<KnownBook>, QueueError> {
-        let sql = format!("SELECT {BOOK}, b.missing_since_us FROM books b WHERE b.library_uuid = ?1 ORDER BY b.id");
+        let sql = format!(
+            "SELECT {BOOK}, b.missing_since_us, b.failed_files FROM books b WHERE b.library_uuid = ?1 ORDER BY b.id"
+        );
         let mut statement = self.connection.prepare_cached(&sql)?;
         statement
             .query_and_then([library.to_string()], |row| {
-                Ok(KnownBook { book: rows::book(row, 0)?, missing_since_us: row.get(BOOK_WIDTH)? })
+                Ok(KnownBook {
+                    book: rows::book(row, 0)?,
+                    missing_since_us: row.get(BOOK_WIDTH)?,
+                    failed: rows::list(row, BOOK_WIDTH + 1, "failed files")?,
+                })
             })?
             .collect()
     }
@@ -131,14 +137,22 @@ impl Queue {
         Ok(found)
     }
 
-    /// The book of a scanned library whose file is at this path. Files named by hand are left out: nobody looks at them
-    /// again, so what the state knows of them may be old, and they have to be taken in anew.
+    /// The book of a scanned library that is read from the file at this path, or would be. Files named by hand are left
+    /// out: nobody looks at them again, so what the state knows of them may be old, and they have to be taken in anew.
     pub fn find_shelved(&self, path: &Path) -> Result<Option<BookRecord>, QueueError> {
-        let found = self.select_records(
-            "b.path = ?1 AND b.library_uuid NOT IN (SELECT uuid FROM libraries WHERE kind = 'files')",
-            params![rows::path_value(path)],
-        )?;
-        Ok(found.into_iter().next())
+        const SHELVED: &str = "b.library_uuid NOT IN (SELECT uuid FROM libraries WHERE kind = 'files')";
+        let found = self.select_records(&format!("b.path = ?1 AND {SHELVED}"), params![rows::path_value(path)])?;
+        if !found.is_empty() {
+            return Ok(found.into_iter().next());
+        }
+        // The file that stands in for the preferred one lies beside it. '0' is the character after '/'.
+        let Some(directory) = path.parent().and_then(Path::to_str) else { return Ok(None) };
+        let beside = format!("b.path > ?1 || '/' AND b.path < ?1 || '0' AND b.others <> '[]' AND {SHELVED}");
+        let is_read_from = |record: &BookRecord| {
+            let used = record.indexed.as_ref().map(|indexed| indexed.file_signature.as_str());
+            record.book.others.iter().any(|file| file.path == path && used == Some(&file.signature()))
+        };
+        Ok(self.select_records(&beside, [directory])?.into_iter().find(is_read_from))
     }
 
     fn select_records(&self, condition: &str, params: impl rusqlite::Params) -> Result<Vec<BookRecord>, QueueError> {
@@ -186,13 +200,15 @@ pub(super) fn key_of(connection: &Connection, library: Uuid, book: Uuid) -> Resu
 pub(super) fn upsert(connection: &Connection, book: &Book) -> Result<i64, QueueError> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO books (library_uuid, book_uuid, source, source_id, metadata, metadata_hash, format, path, data_id, \
-         size, mtime_us, added_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+         size, mtime_us, added_us, others, unread) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
          ON CONFLICT (library_uuid, book_uuid) DO UPDATE SET source = excluded.source, source_id = excluded.source_id, \
          metadata = excluded.metadata, metadata_hash = excluded.metadata_hash, format = excluded.format, \
          path = excluded.path, data_id = excluded.data_id, size = excluded.size, mtime_us = excluded.mtime_us, \
-         added_us = excluded.added_us, missing_since_us = NULL RETURNING id",
+         added_us = excluded.added_us, others = excluded.others, unread = excluded.unread, missing_since_us = NULL \
+         RETURNING id",
     )?;
-    Ok(statement.query_row(
+    let id = statement.query_row(
         params![
             book.library_uuid.to_string(),
             book.uuid.to_string(),
@@ -206,9 +222,25 @@ pub(super) fn upsert(connection: &Connection, book: &Book) -> Result<i64, QueueE
             rows::integer(book.file.size),
             book.file.mtime_us,
             book.added_us,
+            rows::others_value(book)?,
+            rows::to_json("unread", &book.unread)?,
         ],
         |row| row.get(0),
-    )?)
+    )?;
+    forget_absent(connection, id, book)?;
+    Ok(id)
+}
+
+/// Files that failed and are not on the shelf any more, or were replaced, are of no further interest.
+fn forget_absent(connection: &Connection, id: i64, book: &Book) -> Result<(), QueueError> {
+    let mut statement =
+        connection.prepare_cached("SELECT failed_files FROM books WHERE id = ?1 AND failed_files <> '[]'")?;
+    let found = statement.query_and_then([id], |row| rows::list::<FailedFile>(row, 0, "failed files"))?.next();
+    let Some(mut failed) = found.transpose()? else { return Ok(()) };
+    failed.retain(|failed| book.files().any(|file| failed.is(file)));
+    let failed = rows::to_json("failed files", &failed)?;
+    connection.prepare_cached("UPDATE books SET failed_files = ?2 WHERE id = ?1")?.execute(params![id, failed])?;
+    Ok(())
 }
 
 /// Writes what the store holds of a book; None where it holds nothing any more.

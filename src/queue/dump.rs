@@ -8,6 +8,7 @@ use super::{Queue, QueueError};
 const BOOKS: &str = "SELECT source || ' ' || source_id || ' ' || (metadata ->> '$.title') || ' ' || format \
      || iif(missing_since_us IS NULL, '', ' missing since ' || missing_since_us) \
      || iif(excluded_us IS NULL, '', ' excluded') \
+     || iif(failed_files = '[]', '', ' failed ' || (SELECT group_concat(value ->> '$.format') FROM json_each(failed_files))) \
      || iif(indexed_at_us IS NULL, ' not indexed', ' indexed ' || indexed_content_hash || ' as ' || indexed_generation \
         || ' by ' || indexed_chunker || '+' || indexed_model || ': ' || sections || ' sections, ' || chunks || ' chunks, ' \
         || points || ' points, ' || tokens || ' tokens, ' || words || ' words') FROM books ORDER BY id";

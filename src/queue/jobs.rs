@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::retry::{self, NextStep};
 use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH};
 use super::{ClaimedJob, IndexedState, JobId, JobKind, JobReport, Outcome, Queue, QueueError, apply, books};
-use crate::domain::Failure;
+use crate::domain::{FailedFile, Failure};
 
 /// Most history rows deleted at the end of one job, so that no completion pays for a large backlog.
 const PRUNED_AT_ONCE: i64 = 100;
@@ -56,7 +56,7 @@ impl Queue {
             )?
             .execute(params![id, now_us])?;
         let sql = format!(
-            "SELECT {BOOK}, {INDEXED}, j.kind, j.attempts, j.force FROM jobs j JOIN books b ON b.id = j.book WHERE j.id = ?1"
+            "SELECT {BOOK}, {INDEXED}, j.kind, j.attempts, j.force, b.failed_files FROM jobs j JOIN books b ON b.id = j.book WHERE j.id = ?1"
         );
         let claimed = transaction
             .prepare_cached(&sql)?
@@ -69,6 +69,7 @@ impl Queue {
                     attempts: row.get(after + 1)?,
                     force: row.get(after + 2)?,
                     indexed: rows::indexed(row, BOOK_WIDTH)?,
+                    failed: rows::list(row, after + 3, "failed files")?,
                 })
             })?
             .next()
@@ -87,6 +88,21 @@ impl Queue {
         let transaction = self.begin()?;
         let running = running(&transaction, job)?;
         books::set_indexed(&transaction, running.book, Some(indexed), now_us)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Records which of the book's files gave no text, all of them: before the job goes on with another one, or fails.
+    ///
+    /// # Errors
+    /// [`QueueError::NotRunning`].
+    pub fn record_failed_files(&mut self, job: JobId, failed: &[FailedFile]) -> Result<(), QueueError> {
+        let failed = rows::to_json("failed files", &failed)?;
+        let transaction = self.begin()?;
+        let running = running(&transaction, job)?;
+        transaction
+            .prepare_cached("UPDATE books SET failed_files = ?2 WHERE id = ?1")?
+            .execute(params![running.book, failed])?;
         transaction.commit()?;
         Ok(())
     }

@@ -28,8 +28,8 @@ pub use error::QueueError;
 pub use handle::{QueueHandle, QueueStopped};
 pub use lock::StateLock;
 pub use records::{
-    Applied, BookRecord, ClaimedJob, IndexedState, JobId, JobKind, JobReport, JobRow, JobState, LibraryRecord, Outcome,
-    QueueStats,
+    Applied, BookRecord, ClaimedJob, FallbackRow, IndexedState, JobId, JobKind, JobReport, JobRow, JobState,
+    LibraryRecord, Outcome, QueueStats,
 };
 pub use retry::{NextStep, RetryRules};
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{Book, FailureKind, FileMetadata, LibraryKind};
+use crate::domain::{Book, FailedFile, FailureKind, FileMetadata, LibraryKind};
 
 /// A job's number; never reused while its history is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,6 +119,13 @@ pub struct IndexedState {
     pub words: usize,
 }
 
+impl IndexedState {
+    /// The format of the file that was read.
+    pub fn format(&self) -> &str {
+        self.file_signature.split('|').next().unwrap_or_default()
+    }
+}
+
 /// A book with everything the state knows of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BookRecord {
@@ -144,6 +151,8 @@ pub struct ClaimedJob {
     pub force: bool,
     /// What the store holds of the book, as far as the state knows.
     pub indexed: Option<IndexedState>,
+    /// The book's files that gave no text when they were read.
+    pub failed: Vec<FailedFile>,
 }
 
 /// What a worker says of a job it has done.
@@ -164,7 +173,7 @@ pub struct Applied {
     pub changed: usize,
     /// Books of which only the metadata changed.
     pub metadata: usize,
-    /// Books of which only the place changed.
+    /// Books of which only the place changed, or which other formats they have.
     pub moved: usize,
     pub missing: usize,
     pub returned: usize,
@@ -199,7 +208,7 @@ impl std::fmt::Display for Applied {
             (self.new, "new"),
             (self.changed, "changed"),
             (self.metadata, "with new metadata"),
-            (self.moved, "moved"),
+            (self.moved, "moved or with other spare formats"),
             (self.missing, "missing"),
             (self.returned, "back"),
             (self.gone, "gone"),
@@ -228,6 +237,9 @@ pub struct QueueStats {
     pub excluded: u64,
     /// Books that the store holds.
     pub done_books: u64,
+    /// Those of them that are read in another format than the preferred one, because that gives no text.
+    #[serde(default)]
+    pub fallbacks: u64,
     pub sections: u64,
     pub chunks: u64,
     pub points: u64,
@@ -236,6 +248,21 @@ pub struct QueueStats {
     /// The earliest next try of the waiting jobs.
     pub next_try_us: Option<i64>,
     pub paused: bool,
+}
+
+/// A book that is read in another format than the preferred one, for people to read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FallbackRow {
+    pub book_uuid: Uuid,
+    /// `calibre` or `file`.
+    pub source: String,
+    pub source_id: String,
+    pub title: String,
+    pub author: String,
+    /// The format that the store's text is of.
+    pub format: String,
+    /// Those that gave no text, and why.
+    pub failed: Vec<FailedFile>,
 }
 
 /// One job for people to read.
@@ -251,7 +278,8 @@ pub struct JobRow {
     pub source_id: String,
     pub title: String,
     pub author: String,
-    /// Empty where the book is not known any more.
+    /// The one that the store's text is of where another stands in for the preferred one. Empty where the book is not
+    /// known any more.
     pub format: String,
     pub path: String,
     pub by_hand: bool,

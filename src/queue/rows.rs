@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Row;
 use rusqlite::types::{Value, ValueRef};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{IndexedState, JobKind, JobState, LibraryRecord, Outcome, QueueError};
@@ -15,8 +16,8 @@ use crate::domain::{Book, BookFile, FailureKind, LibraryKind, Source};
 
 /// The columns of [`book`], of a table called `b`.
 pub(super) const BOOK: &str = "b.library_uuid, b.book_uuid, b.source, b.source_id, b.metadata, b.format, b.path, \
-                               b.data_id, b.size, b.mtime_us, b.added_us";
-pub(super) const BOOK_WIDTH: usize = 11;
+                               b.data_id, b.size, b.mtime_us, b.added_us, b.others, b.unread";
+pub(super) const BOOK_WIDTH: usize = 13;
 
 /// The columns of [`indexed`], of a table called `b`.
 pub(super) const INDEXED: &str = "b.indexed_content_hash, b.indexed_metadata_hash, b.indexed_generation, \
@@ -31,6 +32,8 @@ pub(super) fn book(row: &Row, at: usize) -> Result<Book, QueueError> {
         "calibre" => Source::Calibre(parse("source_id", &source_id)?),
         _ => Source::File(source_id),
     };
+    let file_path = path(row, at + 6)?;
+    let others = list::<OtherFile>(row, at + 11, "others")?;
     Ok(Book {
         library_uuid: uuid(row, at)?,
         uuid: uuid(row, at + 1)?,
@@ -38,13 +41,63 @@ pub(super) fn book(row: &Row, at: usize) -> Result<Book, QueueError> {
         metadata: json("metadata", row.get_ref(at + 4)?.as_str().map_err(rusqlite::Error::from)?)?,
         file: BookFile {
             format: row.get(at + 5)?,
-            path: path(row, at + 6)?,
+            path: file_path.clone(),
             data_id: row.get(at + 7)?,
             size: u64::try_from(row.get::<_, i64>(at + 8)?).map_err(|error| bad("size", "negative", &error))?,
             mtime_us: row.get(at + 9)?,
         },
+        others: others.into_iter().map(|other| other.beside(&file_path)).collect(),
+        unread: list(row, at + 12, "unread")?,
         added_us: row.get(at + 10)?,
     })
+}
+
+/// One of a book's other files, as the column `others` has it: its name alone, for they all lie beside the first.
+#[derive(Serialize, Deserialize)]
+struct OtherFile {
+    format: String,
+    name: String,
+    data_id: Option<i64>,
+    size: u64,
+    mtime_us: i64,
+}
+
+impl OtherFile {
+    fn beside(self, first: &Path) -> BookFile {
+        BookFile {
+            format: self.format,
+            path: first.with_file_name(self.name),
+            data_id: self.data_id,
+            size: self.size,
+            mtime_us: self.mtime_us,
+        }
+    }
+}
+
+/// The column `others` of a book.
+pub(super) fn others_value(book: &Book) -> Result<String, QueueError> {
+    let others: Vec<OtherFile> = book
+        .others
+        .iter()
+        // A name that is not UTF-8 is no name of Calibre's; in a folder such a book is passed over.
+        .filter_map(|file| Some((file, file.path.file_name()?.to_str()?)))
+        .map(|(file, name)| OtherFile {
+            format: file.format.clone(),
+            name: name.to_owned(),
+            data_id: file.data_id,
+            size: file.size,
+            mtime_us: file.mtime_us,
+        })
+        .collect();
+    to_json("others", &others)
+}
+
+/// A column that holds a list in JSON. Most are empty.
+pub(super) fn list<T: DeserializeOwned>(row: &Row, at: usize, name: &str) -> Result<Vec<T>, QueueError> {
+    match row.get_ref(at)?.as_str().map_err(rusqlite::Error::from)? {
+        "[]" => Ok(Vec::new()),
+        text => json(name, text),
+    }
 }
 
 /// What the store holds, from the columns [`INDEXED`] that start at `at`; None where it holds nothing.
@@ -157,7 +210,7 @@ pub(super) fn json<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, Que
     serde_json::from_str(text).map_err(|error| bad(name, text, &error))
 }
 
-pub(super) fn to_json<T: serde::Serialize>(name: &str, value: &T) -> Result<String, QueueError> {
+pub(super) fn to_json<T: Serialize>(name: &str, value: &T) -> Result<String, QueueError> {
     serde_json::to_string(value).map_err(|error| bad(name, "", &error))
 }
 

@@ -11,7 +11,8 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::QueueError;
 
 /// Each applied once, in order, in a transaction of its own. Published ones are never edited.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../migrations/0001_initial.sql"), include_str!("../../migrations/0002_other_formats.sql")];
 
 /// In the file's header, so that `file(1)` and we can tell it from any other database: "AlxI".
 const APPLICATION_ID: i64 = 0x416c_7849;

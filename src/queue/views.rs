@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 use rusqlite::{Row, params};
 
 use super::rows;
-use super::{JobId, JobRow, JobState, Queue, QueueError, QueueStats};
+use super::{FallbackRow, JobId, JobRow, JobState, Queue, QueueError, QueueStats};
 
 const JOB: &str = "j.id, j.kind, j.state, j.book_uuid, j.source, j.source_id, \
-     ifnull(b.metadata ->> '$.title', j.title), ifnull(b.metadata -> '$.authors', '[]'), ifnull(b.format, ''), b.path, \
+     ifnull(b.metadata ->> '$.title', j.title), ifnull(b.metadata -> '$.authors', '[]'), \
+     ifnull(iif(b.failed_files <> '[]' AND b.indexed_file IS NOT NULL, \
+        substr(b.indexed_file, 1, instr(b.indexed_file, '|') - 1), b.format), ''), b.path, \
      j.by_hand, j.force, j.attempts, j.next_try_us, j.failure_kind, j.last_error, j.outcome, j.device, j.timings, \
      j.queued_us, j.started_us, j.finished_us";
+
+/// Books with a file that failed and text in the store all the same. One that is parked kept the text of before.
+const FALLBACKS: &str = "books b WHERE b.failed_files <> '[]' AND b.indexed_at_us IS NOT NULL \
+     AND NOT EXISTS (SELECT 1 FROM jobs WHERE book = b.id AND state = 'parked')";
 
 impl Queue {
     /// The state in numbers, from maintained counters.
@@ -39,7 +45,35 @@ impl Queue {
                 _ => {}
             }
         }
+        // Not kept but counted, over an index of the few books that have a file that failed.
+        let sql = format!("SELECT count(*) FROM {FALLBACKS}");
+        stats.fallbacks =
+            self.connection.prepare_cached(&sql)?.query_row([], |row| row.get::<_, i64>(0))?.max(0) as u64;
         Ok(stats)
+    }
+
+    /// Up to `limit` books that are read in another format than the preferred one, because that gave no text.
+    pub fn fallbacks(&self, limit: usize) -> Result<Vec<FallbackRow>, QueueError> {
+        let sql = format!(
+            "SELECT b.book_uuid, b.source, b.source_id, b.metadata ->> '$.title', b.metadata -> '$.authors', \
+             substr(b.indexed_file, 1, instr(b.indexed_file, '|') - 1), b.failed_files \
+             FROM {FALLBACKS} ORDER BY b.indexed_at_us DESC, b.id LIMIT ?1"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        statement
+            .query_and_then([rows::integer(limit)], |row| {
+                let authors: Vec<String> = rows::json("authors", &row.get::<_, String>(4)?)?;
+                Ok(FallbackRow {
+                    book_uuid: rows::uuid(row, 0)?,
+                    source: row.get(1)?,
+                    source_id: row.get(2)?,
+                    title: row.get(3)?,
+                    author: authors.join(" & "),
+                    format: row.get(5)?,
+                    failed: rows::list(row, 6, "failed files")?,
+                })
+            })?
+            .collect()
     }
 
     /// When the first of the waiting jobs may be tried again; None where none waits.

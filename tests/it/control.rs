@@ -8,11 +8,14 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use alexandria_ingestd::control::protocol::{
-    CurrentJob, JobsResponse, LibraryStatus, ModelStatus, SearchHit, SearchResponse, StatusSnapshot, StoreStatus,
+    CurrentJob, FailedResponse, FallbackRow, JobsResponse, LibraryStatus, ModelStatus, SearchHit, SearchResponse,
+    StatusSnapshot, StoreStatus,
 };
 use alexandria_ingestd::control::server::{ControlError, ControlHandles, ControlServer};
 use alexandria_ingestd::control::tables::{self, View};
-use alexandria_ingestd::domain::{Book, BookFile, Change, Failure, LibraryKind, Metadata, PassedOver, Source};
+use alexandria_ingestd::domain::{
+    Book, BookFile, Change, FailedFile, Failure, LibraryKind, Metadata, PassedOver, Source,
+};
 use alexandria_ingestd::queue::{Queue, QueueHandle};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -34,6 +37,8 @@ fn book(number: i64, title: &str) -> Book {
             size: 1000,
             mtime_us: 5,
         },
+        others: Vec::new(),
+        unread: Vec::new(),
         added_us: NOW - number,
     }
 }
@@ -387,6 +392,16 @@ fn a_stopped_queue_is_said_and_shutdown_does_not_hang() {
     assert!(started.elapsed() < std::time::Duration::from_secs(20));
 }
 
+fn passed_over(title: &str, reason: &str) -> PassedOver {
+    PassedOver {
+        uuid: LIBRARY,
+        book_id: "calibre 12".into(),
+        title: title.into(),
+        formats: vec!["CBZ".into()],
+        reason: reason.into(),
+    }
+}
+
 fn full_status() -> StatusSnapshot {
     let queue = filled_queue();
     StatusSnapshot {
@@ -402,7 +417,7 @@ fn full_status() -> StatusSnapshot {
             reason: None,
             last_look_us: Some(NOW - 2_000_000),
             books: 12_345,
-            passed_over: vec![PassedOver { uuid: LIBRARY, title: "Scan".into(), reason: "only PDF".into() }],
+            passed_over: vec![passed_over("Scan", "CBZ: a comic: its pages are images without text")],
         },
         queue: queue.stats().unwrap(),
         current: vec![CurrentJob {
@@ -463,9 +478,26 @@ fn lists_read_well() {
     let jobs = queue.list(None, 10).unwrap();
     insta::assert_snapshot!("queue", tables::queue(&JobsResponse { jobs, total: 15 }, VIEW));
     let jobs = queue.parked(10).unwrap();
-    insta::assert_snapshot!("failed", tables::failed(&JobsResponse { jobs, total: 1 }, VIEW));
+    let failed = FailedFile::new(&book(7, "Hive").file, "/library/Hive.epub is damaged: no central directory");
+    let answer = FailedResponse {
+        jobs,
+        total: 1,
+        unreadable: vec![passed_over("Tintin", "CBZ: a comic: its pages are images without text\nXYZ: no reader")],
+        unreadable_total: 9,
+        fallbacks: vec![FallbackRow {
+            book_uuid: LIBRARY,
+            source: "calibre".into(),
+            source_id: "7".into(),
+            title: "Hive".into(),
+            author: "Ana Anić".into(),
+            format: "TXT".into(),
+            failed: vec![failed],
+        }],
+        fallbacks_total: 1,
+    };
+    insta::assert_snapshot!("failed", tables::failed(&answer, VIEW));
     assert_eq!(tables::queue(&JobsResponse::default(), VIEW), "nothing is queued\n");
-    assert_eq!(tables::failed(&JobsResponse::default(), VIEW), "nothing has failed\n");
+    assert_eq!(tables::failed(&FailedResponse::default(), VIEW), "nothing has failed\n");
 }
 
 #[test]

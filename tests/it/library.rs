@@ -7,7 +7,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use alexandria_ingestd::domain::{Book, BookFile, Change, KnownBook, LibraryKind, Metadata, ShelfSnapshot, Source};
+use alexandria_ingestd::domain::{
+    Book, BookFile, Change, FailedFile, KnownBook, LibraryKind, Metadata, ShelfSnapshot, Source,
+};
+use alexandria_ingestd::ingest::why_unread;
 use alexandria_ingestd::library::diff::diff;
 use alexandria_ingestd::library::{
     Heartbeat, LibraryError, Look, LookOutcome, LookReason, Settings, SnapshotRequest, Watcher, detect, mount_info,
@@ -42,6 +45,7 @@ impl State {
             folder_uuid: None,
             expected: self.expected,
             formats: &["EPUB".to_owned(), "TXT".to_owned()],
+            why_unread,
             known: &self.known,
             scratch_dir: self.scratch.path(),
             full,
@@ -70,8 +74,9 @@ impl State {
             }
         }
         for book in &snapshot.books {
-            self.known.retain(|known| known.book.uuid != book.uuid);
-            self.known.push(KnownBook { book: book.clone(), missing_since_us: None });
+            let before = self.known.iter().position(|known| known.book.uuid == book.uuid);
+            let failed = before.map(|at| self.known.remove(at).failed).unwrap_or_default();
+            self.known.push(KnownBook { failed, ..KnownBook::new(book.clone()) });
         }
         assert_eq!(fs::read_dir(self.scratch.path()).unwrap().count(), 0, "the copy is deleted");
     }
@@ -118,7 +123,31 @@ fn everything_calibredb_does_to_a_book_is_told_apart() {
     assert_eq!((file, metadata, moved), (true, false, false), "a replaced file");
 
     library.add_format(id, &library.text("other", "Another text"));
-    assert_eq!(state.look(&path), [], "a format that is not read");
+    let changes = state.look(&path);
+    let (book, file, metadata, moved) = changed(&changes);
+    assert_eq!((file, metadata, moved), (false, false, true), "a spare format is noted");
+    let spare = &book.others[0];
+    assert_eq!((book.others.len(), spare.format.as_str(), spare.size), (1, "TXT", 12));
+    assert_eq!(fs::read_to_string(&spare.path).unwrap(), "Another text");
+    assert_eq!(state.look(&path), []);
+
+    // The preferred file was read and gave no text: the spare one is in use, and what happens to it counts.
+    let epub = book.file.clone();
+    state.known[0].failed = vec![FailedFile::new(&epub, "damaged")];
+    assert_eq!(state.look(&path), []);
+    assert_eq!(diff(&state.known, &state.try_look(&path, true).unwrap().snapshot, 0, 0), [], "in full, too");
+    library.add_format(id, &library.text("other", "Yet another text"));
+    let changes = state.look(&path);
+    assert!(changed(&changes).1, "the file in use was replaced");
+    let spare = FailedFile::new(&state.known[0].book.others[0], "empty");
+    state.known[0].failed.push(spare);
+    library.calibredb(&["remove_format", &id.to_string(), "TXT"]);
+    let changes = state.look(&path);
+    assert!(!changed(&changes).1, "a file that failed is gone");
+    library.add_format(id, &library.text("other", "A fourth text"));
+    let changes = state.look(&path);
+    assert!(changed(&changes).1, "a parked book has hope again");
+    state.known[0].failed.clear();
 
     library.set_metadata(id, "tags", "zebra,ape");
     let changes = state.look(&path);
@@ -358,9 +387,11 @@ fn known_of_big_library(id: i64, path: &Path, library_uuid: &str) -> KnownBook {
             size: 1000 + id as u64,
             mtime_us: 1,
         },
+        others: Vec::new(),
+        unread: Vec::new(),
         added_us: 1,
     };
-    KnownBook { book, missing_since_us: None }
+    KnownBook::new(book)
 }
 
 fn peak_mib() -> u64 {
@@ -501,6 +532,7 @@ fn watch(path: PathBuf, poll: Duration, inotify: bool) -> (Watcher, mpsc::Receiv
             folder_uuid: None,
             expected: None,
             formats: &["TXT".to_owned()],
+            why_unread,
             known: &state.known,
             scratch_dir: state.scratch.path(),
             full: reason.is_full(),

@@ -7,6 +7,7 @@ mod control;
 mod daemon;
 mod embed;
 mod extract;
+mod fallback;
 mod formats;
 mod kindle;
 mod library;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use alexandria_ingestd::domain::{Book, BookFile, Change, Failure, LibraryKind, Metadata, Source};
+use alexandria_ingestd::domain::{Book, BookFile, Change, FailedFile, Failure, LibraryKind, Metadata, Source};
 use alexandria_ingestd::queue::{
     ClaimedJob, IndexedState, JobKind, JobReport, JobState, NextStep, Outcome, Queue, QueueError, QueueHandle,
     RetryRules,
@@ -31,6 +31,8 @@ fn book(number: i64) -> Book {
             size: 1000,
             mtime_us: 5,
         },
+        others: Vec::new(),
+        unread: Vec::new(),
         added_us: number * SECOND,
     }
 }
@@ -187,6 +189,134 @@ fn only_a_new_file_a_new_extractor_or_a_person_unparks() {
     assert!(matches!(queue.retry(Some("77")), Err(QueueError::NoSuchBook(_))));
     queue.enqueue_by_hand(LIBRARY, book(1).uuid, JobKind::Ingest, false, 0).unwrap();
     assert_eq!(claim(&mut queue).attempts, 1);
+}
+
+/// A book of three formats and a comic.
+fn many_formats() -> Book {
+    let other = |format: &str, id: i64| BookFile {
+        format: format.into(),
+        path: PathBuf::from(format!("/library/Book 1.{}", format.to_lowercase())),
+        data_id: Some(id),
+        size: 77,
+        mtime_us: 6,
+    };
+    Book { others: vec![other("MOBI", 21), other("TXT", 22)], unread: vec!["CBZ".into()], ..book(1) }
+}
+
+#[test]
+fn files_that_failed_are_kept_with_the_book_until_somebody_hopes_again() {
+    let mut queue = with_library(Queue::open_in_memory().unwrap());
+    let shelf = many_formats();
+    queue.apply(LIBRARY, &[Change::New(shelf.clone())], 0).unwrap();
+    let failed = vec![FailedFile::new(&shelf.file, "damaged")];
+    let used = IndexedState { file_signature: shelf.others[0].signature(), ..indexed("h") };
+    let read_spare = |queue: &mut Queue, job: &ClaimedJob| {
+        assert_eq!(job.failed, []);
+        queue.record_failed_files(job.id, &failed).unwrap();
+        queue.record_written(job.id, &used, 1).unwrap();
+        queue.complete(job.id, &report(Outcome::Embedded), 2).unwrap();
+    };
+    let job = claim(&mut queue);
+    assert_eq!(job.book, shelf, "all formats come back as they went in");
+    read_spare(&mut queue, &job);
+    assert_eq!(queue.known_books(LIBRARY).unwrap()[0].failed, failed);
+    assert_eq!(queue.stats().unwrap().fallbacks, 1);
+    let listed = queue.fallbacks(10).unwrap();
+    assert_eq!((listed[0].format.as_str(), listed[0].source_id.as_str(), &listed[0].failed), ("MOBI", "1", &failed));
+    assert_eq!(queue.list(Some(JobState::Done), 1).unwrap()[0].format, "MOBI");
+    // The file that is read is the book's; the others are nobody's.
+    for (path, found) in [("epub", true), ("mobi", true), ("txt", false), ("cbz", false)] {
+        let path = format!("/library/Book 1.{path}");
+        assert_eq!(queue.find_shelved(Path::new(&path)).unwrap().is_some(), found, "{path}");
+    }
+
+    assert_eq!(queue.set_extractor_version("2").unwrap(), 1);
+    let job = claim(&mut queue);
+    read_spare(&mut queue, &job);
+    assert_eq!((queue.retry(None).unwrap(), queue.retry(None).unwrap()), (1, 0));
+    let job = claim(&mut queue);
+    read_spare(&mut queue, &job);
+    assert_eq!(queue.retry(Some("1")).unwrap(), 1);
+    let job = claim(&mut queue);
+    read_spare(&mut queue, &job);
+    queue.enqueue_by_hand(LIBRARY, shelf.uuid, JobKind::Ingest, false, 3).unwrap();
+    let job = claim(&mut queue);
+    read_spare(&mut queue, &job);
+
+    // A metadata edit keeps what is known; a file that is replaced or gone takes its trace with it.
+    queue.apply(LIBRARY, &[changed(shelf.clone(), false, true, false)], 4).unwrap();
+    let job = claim(&mut queue);
+    assert_eq!(job.failed, failed);
+    queue.complete(job.id, &report(Outcome::PayloadOnly), 5).unwrap();
+    let mut without = shelf;
+    without.file = without.others.remove(0);
+    queue.apply(LIBRARY, &[changed(without, false, false, true)], 6).unwrap();
+    assert_eq!(queue.known_books(LIBRARY).unwrap()[0].failed, []);
+    assert_eq!((queue.stats().unwrap().fallbacks, queue.claim(7).unwrap()), (0, None));
+}
+
+#[test]
+fn a_parked_book_that_kept_its_old_text_is_no_fallback() {
+    let mut queue = with_library(Queue::open_in_memory().unwrap());
+    let shelf = many_formats();
+    queue.apply(LIBRARY, &[Change::New(shelf.clone())], 0).unwrap();
+    let job = claim(&mut queue);
+    finish(&mut queue, &job);
+    queue.apply(LIBRARY, &[changed(shelf.clone(), true, false, false)], 3).unwrap();
+    let job = claim(&mut queue);
+    let failed: Vec<_> = shelf.files().map(|file| FailedFile::new(file, "damaged")).collect();
+    queue.record_failed_files(job.id, &failed).unwrap();
+    queue.fail(job.id, &Failure::book("all damaged"), 4).unwrap();
+    assert_eq!((queue.stats().unwrap().fallbacks, queue.fallbacks(9).unwrap().len()), (0, 0));
+    assert!(matches!(queue.record_failed_files(job.id, &[]), Err(QueueError::NotRunning(_))));
+    assert_eq!(queue.retry(None).unwrap(), 1, "once, as the parked job it is");
+    assert_eq!(claim(&mut queue).failed, []);
+}
+
+#[test]
+fn a_state_of_the_first_schema_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../../migrations/0001_initial.sql")).unwrap();
+    old.pragma_update(None, "application_id", 0x416c_7849).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    old.execute("INSERT INTO libraries VALUES (?1, 'calibre', '/library', 1)", [LIBRARY.to_string()]).unwrap();
+    for number in 1..=3 {
+        let book = book(number);
+        old.execute(
+            "INSERT INTO books (id, library_uuid, book_uuid, source, source_id, metadata, metadata_hash, format, path, \
+             data_id, size, mtime_us, added_us) VALUES (?1, ?2, ?3, 'calibre', ?1, ?4, 'm', 'EPUB', ?5, ?1, 1000, 5, ?6)",
+            rusqlite::params![
+                number,
+                LIBRARY.to_string(),
+                book.uuid.to_string(),
+                serde_json::to_string(&book.metadata).unwrap(),
+                book.file.path.to_str().unwrap(),
+                book.added_us
+            ],
+        )
+        .unwrap();
+        let (state, kind) =
+            [("parked", Some("book")), ("parked", Some("transient")), ("queued", None)][number as usize - 1];
+        old.execute(
+            "INSERT INTO jobs (book, book_uuid, source, source_id, title, kind, state, added_us, queued_us, failure_kind, \
+             last_error) VALUES (?1, ?2, 'calibre', ?1, 'Book', 'ingest', ?3, 1, 1, ?4, 'encrypted')",
+            rusqlite::params![number, book.uuid.to_string(), state, kind],
+        )
+        .unwrap();
+    }
+    drop(old);
+    let mut queue = Queue::open(&path).unwrap();
+    let known = queue.known_books(LIBRARY).unwrap();
+    assert_eq!(known.iter().map(|known| known.book.clone()).collect::<Vec<_>>(), [book(1), book(2), book(3)]);
+    assert_eq!(known[0].failed, [FailedFile::new(&book(1).file, "encrypted")]);
+    assert_eq!((known[1].failed.len(), known[2].failed.len()), (0, 0));
+    assert_eq!(queue.check_counters().unwrap(), Vec::<String>::new());
+    assert_eq!(queue.stats().unwrap().parked, 2);
+    assert_eq!(claim(&mut queue).book, book(3));
+    drop(queue);
+    Queue::open(&path).expect("it opens again");
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn bad_books_are_parked_with_the_reason_and_the_others_go_on() {
 }
 
 /// Says that the chapter is encrypted, as books with DRM do.
-fn encrypt(book: &Path) {
+pub fn encrypt(book: &Path) {
     const MAKE: &str = r#"
 import sys, zipfile
 with zipfile.ZipFile(sys.argv[1], "a") as book:
