@@ -28,7 +28,8 @@ pub struct Section {
     pub title: String,
     /// Depth in the table of contents, 0 for a top entry.
     pub level: usize,
-    /// Unicode NFC. Blocks are separated by `\n\n`, line breaks inside a block by `\n`, words by one space.
+    /// Unicode NFC. Blocks are separated by `\n\n`, line breaks and a table's rows inside a block by `\n`, the cells of a
+    /// row by `\t`, words by one space. No characters that show nothing, but for those a script is written with.
     pub text: String,
 }
 

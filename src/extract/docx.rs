@@ -71,6 +71,10 @@ struct Body<'a> {
     in_paragraph_properties: bool,
     in_run_properties: bool,
     vanished: bool,
+    /// The content control just opened is the table of contents that Word made of the headings.
+    in_contents: bool,
+    /// In a run that stands above the line.
+    raised: bool,
     style: Option<String>,
     /// The paragraph's own outline level, as in the file.
     outline: Option<usize>,
@@ -86,8 +90,16 @@ impl<'a> Body<'a> {
             in_paragraph_properties: false,
             in_run_properties: false,
             vanished: false,
+            in_contents: false,
+            raised: false,
             style: None,
             outline: None,
+        }
+    }
+
+    fn end_raised(&mut self) {
+        if std::mem::take(&mut self.raised) {
+            self.flow.close("sup");
         }
     }
 
@@ -114,6 +126,7 @@ impl Sink for Body<'_> {
         match name {
             "p" => {
                 self.vanished = false;
+                self.end_raised();
                 self.flow.paragraph();
             }
             "ppr" => self.in_paragraph_properties = true,
@@ -122,6 +135,16 @@ impl Sink for Body<'_> {
                 self.outline = value().and_then(|level| level.trim().parse().ok());
             }
             "r" => self.vanished = false,
+            "sdt" => self.in_contents = false,
+            "docpartgallery" => self.in_contents = value().is_some_and(|value| value == "Table of Contents"),
+            "sdtcontent" if self.in_contents => self.hidden.begin("sdtcontent"),
+            "hyperlink" => self.flow.link(),
+            "vertalign" if self.in_run_properties && !self.in_paragraph_properties && !self.raised => {
+                self.raised = value().is_some_and(|value| value == "superscript");
+                if self.raised {
+                    self.flow.open("sup");
+                }
+            }
             "rpr" => self.in_run_properties = true,
             "vanish" if self.in_run_properties && !self.in_paragraph_properties => {
                 self.vanished = value().is_none_or(|value| parts::is_on(&value));
@@ -164,6 +187,8 @@ impl Sink for Body<'_> {
             }
             "ppr" => self.end_properties(),
             "rpr" => self.in_run_properties = false,
+            "r" => self.end_raised(),
+            "hyperlink" => self.flow.close("a"),
             "t" => self.in_text = false,
             "tbl" => self.flow.close("table"),
             "tr" => self.flow.close("tr"),

@@ -149,8 +149,9 @@ impl Fb2 {
         }
     }
 
-    fn open_in_body(flow: &mut Flow, name: &str, sections: usize, titles: &mut usize) {
+    fn open_in_body(flow: &mut Flow, name: &str, attributes: &dyn Attributes, sections: usize, titles: &mut usize) {
         match name {
+            "a" | "sup" => flow.open_with(name, attributes),
             "title" => {
                 *titles += 1;
                 if *titles == 1 {
@@ -158,7 +159,7 @@ impl Fb2 {
                 }
             }
             // A title of two lines is still one title.
-            "p" | "empty-line" if *titles > 0 => flow.mark("br"),
+            "p" | "empty-line" if *titles > 0 => flow.mark("line"),
             "v" => flow.open("line"),
             "td" | "th" | "tr" | "table" | "p" => flow.open(name),
             "section" | "subtitle" | "epigraph" | "poem" | "stanza" | "cite" | "annotation" | "text-author"
@@ -169,13 +170,14 @@ impl Fb2 {
 
     fn close_in_body(flow: &mut Flow, name: &str, titles: &mut usize) {
         match name {
+            "a" | "sup" => flow.close(name),
             "title" => {
                 *titles = titles.saturating_sub(1);
                 if *titles == 0 {
                     flow.end_heading();
                 }
             }
-            "p" | "empty-line" if *titles > 0 => flow.mark("br"),
+            "p" | "empty-line" if *titles > 0 => flow.mark("line"),
             "v" => flow.close("line"),
             "td" | "th" | "tr" | "table" | "p" => flow.close(name),
             "section" | "subtitle" | "epigraph" | "poem" | "stanza" | "cite" | "annotation" | "text-author"
@@ -223,7 +225,7 @@ impl Sink for Fb2 {
             "title" | "v" | "td" | "th" | "subtitle" | "text-author" => self.bold = Bold::No,
             _ => {}
         }
-        Self::open_in_body(flow, name, self.sections, &mut self.titles);
+        Self::open_in_body(flow, name, attributes, self.sections, &mut self.titles);
     }
 
     fn close(&mut self, name: &str) {
@@ -340,9 +342,9 @@ mod tests {
             shape(&document),
             [
                 ("Часть первая", 0, "Лев\nВойна\n\nЧасть\nпервая"),
-                ("I", 1, "I\n\nаб в[1]"),
+                ("I", 1, "I\n\nаб в [1]"),
                 ("Стих", 2, "Стих\n\none\ntwo\n\nthree"),
-                ("Bold title", 1, "Bold title\n\nfour\n\na b\nc d"),
+                ("Bold title", 1, "Bold title\n\nfour\n\na\tb\nc\td"),
                 ("Примечания", 0, "Примечания\n\n1\n\nnote"),
             ]
         );
@@ -365,6 +367,15 @@ mod tests {
     fn a_body_without_sections_is_named_by_its_title() {
         let xml = "<FictionBook><body><title><p>T</p></title><p>a</p><empty-line/><subtitle>s</subtitle>b</body></FictionBook>";
         assert_eq!(shape(&book(xml.as_bytes(), "FB2")), [("T", 0, "T\n\na\n\ns\n\nb")]);
+    }
+
+    #[test]
+    fn notes_marks_are_not_text_and_stanzas_keep_their_lines() {
+        let xml = "<FictionBook><body><section><p>word<a l:href='#n' type='note'>[1]</a>, mc<sup>2</sup> <a l:href='#n' \
+            type='note'>2</a>.</p><poem><stanza><v>one</v><v>two</v></stanza><stanza><v>three</v></stanza></poem>\
+            <cite><p>c</p><text-author>d</text-author></cite></section></body></FictionBook>";
+        let expected = "word, mc².\n\none\ntwo\n\nthree\n\nc\n\nd";
+        assert_eq!(shape(&book(xml.as_bytes(), "FB2")), [("", 0, expected)]);
     }
 
     #[test]

@@ -21,6 +21,15 @@ impl Attributes for Bare {
     }
 }
 
+/// A link that leads somewhere.
+struct Link;
+
+impl Attributes for Link {
+    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        (name == "href").then_some(Cow::Borrowed("#"))
+    }
+}
+
 /// A page of text being written.
 #[derive(Debug)]
 pub struct Flow {
@@ -63,6 +72,16 @@ impl Flow {
         self.builder.open(name, &Bare);
     }
 
+    /// Opens an element whose attributes are HTML's too.
+    pub fn open_with(&mut self, name: &str, attributes: &dyn Attributes) {
+        self.builder.open(name, attributes);
+    }
+
+    /// Opens a link; `a` closes it.
+    pub fn link(&mut self) {
+        self.builder.open("a", &Link);
+    }
+
     pub fn close(&mut self, name: &str) {
         self.builder.close(name);
     }
@@ -78,7 +97,7 @@ impl Flow {
         if self.compact == 0 {
             self.open("p");
         } else if !std::mem::take(&mut self.fresh) {
-            self.mark("br");
+            self.mark("line");
         }
     }
 
@@ -257,7 +276,7 @@ mod tests {
         flow.paragraph();
         flow.text("e");
         flow.end_paragraph();
-        assert_eq!(flow.finish().text, "a\nx b\nx\nc\nx d\nx\n\ne");
+        assert_eq!(flow.finish().text, "a\nx\tb\nx\nc\nx\td\nx\n\ne");
     }
 
     #[test]

@@ -41,6 +41,9 @@ mod tests {
         let document = read(&Source::open(&path).unwrap(), &Limits::default()).unwrap();
         assert_eq!(document.title.as_deref(), Some("Book"));
         let shape: Vec<_> = document.sections.iter().map(|s| (s.title.as_str(), s.text.as_str())).collect();
-        assert_eq!(shape, [("Book", "Book\n\nintro emph &\nx"), ("Part", "Part\n\na b\nc d\n\none\ntwo\n\nco de\nx")]);
+        assert_eq!(
+            shape,
+            [("Book", "Book\n\nintro emph &\nx"), ("Part", "Part\n\na\tb\nc\td\n\none\ntwo\n\nco de\nx")]
+        );
     }
 }

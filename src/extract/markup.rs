@@ -20,6 +20,17 @@ pub trait Sink {
 pub trait Attributes {
     /// The value of the attribute with this local name (`type` finds `epub:type`).
     fn get(&self, name: &str) -> Option<Cow<'_, str>>;
+
+    /// False where no attribute's name or value holds `part`: a quick look, before [`Attributes::get`]'s slow ones.
+    fn may_mention(&self, _part: &str) -> bool {
+        true
+    }
+
+    /// False where no attribute can hide the element, without a look at each; never true for an element whose end tag
+    /// HTML lets a page leave out, because that would hide the rest of the page.
+    fn may_hide(&self) -> bool {
+        false
+    }
 }
 
 /// Feeds `text` to a sink that `make` builds; to a fresh one where the text turns out not to be XML.

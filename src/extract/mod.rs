@@ -1,8 +1,10 @@
 //! A book's file as a [`Document`]: one file a format, one line in `FORMATS` each.
 //!
 //! Must never lose or double a word of the linear text, load a file of unbounded size, or trust a declared size.
-//! Not text, in every format: scripts, styles, templates, `noscript` and frames, image descriptions, and an EPUB's
-//! navigation page. Text that an e-reader shows only on request (`linear="no"`) is left out, with a note.
+//! Not text, in every format: scripts, styles, templates, `noscript` and frames, image descriptions, elements that an
+//! attribute hides, footnotes' marks in the text they refer from (the notes themselves stay), and tables of contents that
+//! a program made: an EPUB's navigation page, Word's and ODT's own. Text that an e-reader shows only on request
+//! (`linear="no"`) is left out, with a note.
 
 mod container;
 mod decode;
@@ -37,7 +39,7 @@ pub use self::source::Source;
 use crate::domain::Document;
 
 /// Changes when extraction would give other text for the same bytes.
-pub const EXTRACTOR_VERSION: u32 = 2;
+pub const EXTRACTOR_VERSION: u32 = 3;
 
 type Reader = fn(&Source, &Limits) -> Result<Document, ExtractError>;
 

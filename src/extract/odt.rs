@@ -66,7 +66,7 @@ fn refuse_encrypted(container: &mut Container) -> Result<(), ExtractError> {
 }
 
 /// Elements that are not text: deletions, comments, a picture's description, formulas' source, controls, a note's
-/// mark, and what a merged cell covers.
+/// mark, what a merged cell covers, and the table of contents that the program made of the headings.
 const NOT_TEXT: &[&str] = &[
     "tracked-changes",
     "annotation",
@@ -76,6 +76,7 @@ const NOT_TEXT: &[&str] = &[
     "event-listeners",
     "note-citation",
     "covered-table-cell",
+    "table-of-content",
 ];
 
 #[derive(Default)]
@@ -208,7 +209,7 @@ mod tests {
             </text:list></text:list-item></text:list><table:table><table:table-row><table:table-cell><text:p>1</text:p>\
             </table:table-cell><table:table-cell><text:p>2</text:p></table:table-cell></table:table-row></table:table>\
             <text:p><draw:frame><draw:text-box><text:p>box</text:p></draw:text-box><svg:title>no</svg:title><svg:desc>no\
-            </svg:desc></draw:frame> after</text:p><text:p><office:annotation><text:p>no</text:p></office:annotation>z</text:p>";
+            </svg:desc></draw:frame> after</text:p><text:p><office:annotation><text:p>no</text:p></office:annotation>z</text:p><text:table-of-content><text:index-body><text:p>One 1</text:p></text:index-body></text:table-of-content>";
         let meta = "<m xmlns:meta='m' xmlns:dc='d'><dc:title>T</dc:title><meta:initial-creator>A</meta:initial-creator>\
             <dc:creator>Editor</dc:creator><dc:language>hr-HR</dc:language></m>";
         let document = read(body, &[("meta.xml", meta)]).unwrap();
@@ -218,7 +219,7 @@ mod tests {
             shape(&document),
             [
                 ("One", 0, "One\n\na b c\nde f Field"),
-                ("Two", 1, "Two\n\nx\ny\n\n1 2\n\nbox\n\nafter\n\nz"),
+                ("Two", 1, "Two\n\nx\ny\n\n1\t2\n\nbox\n\nafter\n\nz"),
                 ("", 0, "Note"),
             ]
         );

@@ -77,12 +77,14 @@ struct State {
     /// The heading level of the paragraph, from 1.
     heading: Option<usize>,
     in_table: bool,
+    /// `\super`
+    raised: bool,
 }
 
 impl Default for State {
     fn default() -> Self {
         let destination = Destination::default();
-        Self { destination, unseen: false, fallback: 1, encoding: None, heading: None, in_table: false }
+        Self { destination, unseen: false, fallback: 1, encoding: None, heading: None, in_table: false, raised: false }
     }
 }
 
@@ -118,6 +120,8 @@ struct Rtf {
     text: Flow,
     notes: Flow,
     in_paragraph: [bool; 2],
+    /// Raised text is being written.
+    raised: [bool; 2],
     title: String,
     author: String,
 }
@@ -195,7 +199,7 @@ impl Rtf {
     }
 
     fn write(&mut self, text: &str) {
-        let State { destination, unseen, heading, in_table, .. } = self.state;
+        let State { destination, unseen, heading, in_table, raised, .. } = self.state;
         if unseen {
             return;
         }
@@ -216,6 +220,10 @@ impl Rtf {
                 None if in_table => {}
                 None => flow.paragraph(),
             }
+        }
+        if raised != self.raised[paragraph] {
+            self.raised[paragraph] = raised;
+            if raised { flow.open("sup") } else { flow.close("sup") }
         }
         flow.text(text);
     }
@@ -239,7 +247,7 @@ impl Rtf {
         let Some(flow) = self.flow() else { return };
         if in_table || border != "br" {
             flow.end_heading();
-            flow.mark(border);
+            flow.mark(if border == "br" { "line" } else { border });
         } else {
             flow.end_paragraph();
         }
@@ -345,7 +353,9 @@ impl Rtf {
             b"f" => self.state.encoding = number.and_then(|font| self.fonts.get(&font).copied()),
             b"fcharset" => self.entry.encoding = code_pages::by_charset(number.unwrap_or(0)),
             b"cpg" => self.entry.encoding = code_pages::by_number(number.unwrap_or(0)),
-            b"plain" => (self.state.encoding, self.state.unseen) = (None, false),
+            b"plain" => (self.state.encoding, self.state.unseen, self.state.raised) = (None, false, false),
+            b"super" => self.state.raised = on,
+            b"nosupersub" | b"sub" => self.state.raised = false,
             b"deleted" | b"v" => self.state.unseen = on,
             b"s" if self.state.destination == Destination::Styles => self.entry.number = number.unwrap_or(0),
             b"s" => self.state.heading = number.and_then(|style| self.styles.get(&style).copied()),

@@ -1,9 +1,17 @@
-//! Markup to text, by events: blocks apart by a blank line, lines by a line break, words by one space. Must never tear
-//! a word apart at an inline tag, glue two blocks together, or keep state that grows with the depth of nesting.
+//! Markup to text, by events: blocks apart by a blank line, lines by a line break, a row's cells by a tab, words by one
+//! space. Must never tear a word apart at an inline tag, glue two blocks together, or keep state that grows with the
+//! depth of nesting.
 
+pub mod characters;
+mod elements;
+mod marks;
+
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use self::elements::Kind;
+use self::marks::Fate;
 use super::markup::{Attributes, Sink};
 
 /// Longer headings are no headings.
@@ -37,6 +45,8 @@ pub struct Heading {
 enum Gap {
     None,
     Space,
+    /// Between the cells of a row.
+    Cell,
     Line,
     Block,
 }
@@ -60,9 +70,19 @@ enum RubyPart {
 /// An element that is not text, until its end tag.
 #[derive(Debug)]
 struct Hidden {
-    name: &'static str,
+    name: Cow<'static, str>,
     /// Open elements of the same name.
     depth: usize,
+}
+
+/// What the text behind a footnote's mark has to heed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    Text,
+    /// The mark is gone, and with it the space before a full stop.
+    Gone,
+    /// A number: a letter does not follow at once.
+    Number,
 }
 
 /// Builds a page's text from the events of its markup.
@@ -77,6 +97,18 @@ pub struct TextBuilder<'a> {
     heading: Option<(usize, usize)>,
     preformatted: usize,
     lists: usize,
+    /// The gap is a line break's.
+    broke: bool,
+    /// Where the open row began.
+    row: usize,
+    /// Where the open cell began.
+    cell: Option<usize>,
+    /// The last link opened leads somewhere, and has not ended.
+    in_link: bool,
+    mark: Option<marks::Open>,
+    /// The open mark's text; empty without one.
+    mark_text: String,
+    behind: Behind,
 }
 
 impl<'a> TextBuilder<'a> {
@@ -92,6 +124,13 @@ impl<'a> TextBuilder<'a> {
             heading: None,
             preformatted: 0,
             lists: 0,
+            broke: false,
+            row: 0,
+            cell: None,
+            in_link: false,
+            mark: None,
+            mark_text: String::new(),
+            behind: Behind::Text,
         }
     }
 
@@ -101,6 +140,7 @@ impl<'a> TextBuilder<'a> {
     }
 
     pub fn finish(mut self) -> PageText {
+        self.give_up_mark();
         self.end_ruby();
         self.end_heading();
         for line in [&mut self.page.title, &mut self.page.author, &mut self.page.language] {
@@ -119,15 +159,18 @@ impl<'a> TextBuilder<'a> {
         while at < bytes.len() {
             let rest = &text[at..];
             // Most text is ASCII, or at least runs of visible characters: those are copied as a whole.
-            let ascii = bytes[at..].iter().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
+            let ascii = ascii_run(&bytes[at..]);
             let run = if ascii > 0 {
                 ascii
             } else if bytes[at].is_ascii() {
                 0
             } else {
-                rest.find(|c: char| c.is_ascii() || c.is_whitespace() || is_invisible(c)).unwrap_or(rest.len())
+                rest.find(characters::ends_run).unwrap_or(rest.len())
             };
             if run > 0 {
+                if self.behind != Behind::Text {
+                    self.heed_mark(rest);
+                }
                 self.write_gap();
                 self.page.text.push_str(&rest[..run]);
                 at += run;
@@ -138,9 +181,19 @@ impl<'a> TextBuilder<'a> {
                 let line_ends = self.preformatted > 0 && c == '\n';
                 self.widen(match (line_ends, self.gap) {
                     (false, _) => Gap::Space,
-                    (true, Gap::None | Gap::Space) => Gap::Line,
+                    (true, Gap::None | Gap::Space | Gap::Cell) => Gap::Line,
                     (true, _) => Gap::Block,
                 });
+                if self.behind == Behind::Number {
+                    self.behind = Behind::Text;
+                }
+            } else {
+                let before = self.page.text.chars().next_back().filter(|_| self.gap == Gap::None);
+                let meaning = characters::meaning(c, before, rest[c.len_utf8()..].chars().next());
+                if !meaning.is_empty() {
+                    self.write_gap();
+                    self.page.text.push_str(meaning);
+                }
             }
             at += c.len_utf8();
         }
@@ -151,11 +204,110 @@ impl<'a> TextBuilder<'a> {
             self.page.text.push_str(match self.gap {
                 Gap::None => "",
                 Gap::Space => " ",
+                Gap::Cell => "\t",
                 Gap::Line => "\n",
                 Gap::Block => "\n\n",
             });
         }
         self.gap = Gap::None;
+        self.broke = false;
+    }
+
+    /// What stands behind a footnote's mark, `rest`, is about to be written.
+    fn heed_mark(&mut self, rest: &str) {
+        let next = rest.chars().next().unwrap_or(' ');
+        let before = self.page.text.chars().next_back().unwrap_or(' ');
+        let meet = next.is_alphanumeric() && before.is_alphanumeric();
+        match (self.behind, self.gap) {
+            (Behind::Gone, Gap::Space) if matches!(next, '.' | ',' | ';' | ':' | '!' | '?' | ')' | ']' | '”' | '»') =>
+            {
+                self.gap = Gap::None;
+            }
+            (Behind::Gone, Gap::None) if meet && !characters::is_cjk(next) && !characters::is_cjk(before) => {
+                self.gap = Gap::Space;
+            }
+            (Behind::Number, Gap::None) if next.is_alphabetic() => self.gap = Gap::Space,
+            _ => {}
+        }
+        self.behind = Behind::Text;
+    }
+
+    /// Begins what may be a footnote's mark.
+    fn begin_mark(&mut self, outer: &'static str, attributes: &dyn Attributes) {
+        let has = |name: &str| attributes.may_mention(name) && attributes.get(name).is_some();
+        let leads = outer == "a" && (has("href") || has("filepos"));
+        if outer == "a" {
+            self.in_link = leads;
+        }
+        let declared = (leads || outer == "sup") && marks::is_declared(attributes);
+        match &mut self.mark {
+            Some(mark) if mark.outer != outer => {
+                mark.raised |= outer == "sup";
+                mark.linked |= leads;
+                mark.declared |= declared;
+            }
+            Some(mark) if outer == "sup" => mark.depth += 1,
+            // A link inside a link: the outer one lacks its end tag.
+            Some(_) => {
+                self.give_up_mark();
+                self.begin_mark(outer, attributes);
+            }
+            None if self.ruby.is_none() && (leads || outer == "sup") => {
+                let (raised, linked) = (outer == "sup", leads || self.in_link);
+                self.mark = Some(marks::Open { outer, depth: 1, raised, linked, declared });
+            }
+            None => {}
+        }
+    }
+
+    fn end_mark(&mut self, outer: &'static str) {
+        if outer == "a" {
+            self.in_link = false;
+        }
+        let Some(mark) = self.mark.as_mut().filter(|mark| mark.outer == outer) else { return };
+        mark.depth -= 1;
+        if mark.depth > 0 {
+            return;
+        }
+        let mark = *mark;
+        self.mark = None;
+        let raw = std::mem::take(&mut self.mark_text);
+        let text = raw.trim();
+        if text.is_empty() {
+            self.write(&raw);
+        } else {
+            let gap = if raw.starts_with(char::is_whitespace) { self.gap.max(Gap::Space) } else { self.gap };
+            let at_start = self.page.text.is_empty() || gap > Gap::Space;
+            match marks::fate(mark, text, &self.page.text, gap == Gap::None && !at_start, at_start) {
+                Fate::Text => self.write(&raw),
+                Fate::Gone => {
+                    self.widen(gap);
+                    if raw.ends_with(char::is_whitespace) {
+                        self.widen(Gap::Space);
+                    }
+                    self.behind = Behind::Gone;
+                }
+                Fate::Apart => {
+                    self.widen(Gap::Space);
+                    self.write(&raw);
+                }
+                Fate::Leading => {
+                    self.write(&raw);
+                    self.behind = Behind::Number;
+                }
+                Fate::Exponent(raised) => self.write(&raised),
+            }
+        }
+        self.mark_text = raw;
+        self.mark_text.clear();
+    }
+
+    /// The open mark is text after all.
+    fn give_up_mark(&mut self) {
+        if self.mark.take().is_some() {
+            let text = std::mem::take(&mut self.mark_text);
+            self.write(&text);
+        }
     }
 
     /// Puts the readings after the base they belong to: 漢字(かんじ).
@@ -179,7 +331,36 @@ impl<'a> TextBuilder<'a> {
         if self.ruby.is_some() {
             self.end_ruby();
         }
-        self.widen(gap);
+        // A cell's first paragraph begins where the cell does.
+        if self.cell != Some(self.page.text.len()) {
+            self.widen(gap);
+        }
+    }
+
+    /// Begins or ends a row.
+    fn row(&mut self) {
+        self.cell = None;
+        self.block(Gap::Line);
+        self.row = self.page.text.len();
+    }
+
+    fn begin_cell(&mut self) {
+        self.cell = None;
+        // What the cell before ended with parts the cells no more than its end does.
+        if self.page.text.len() > self.row {
+            self.block(Gap::Space);
+            self.gap = Gap::Cell;
+        } else {
+            self.block(Gap::Space);
+        }
+        self.cell = Some(self.page.text.len());
+    }
+
+    fn end_cell(&mut self) {
+        if self.cell.take().is_some_and(|start| start < self.page.text.len()) {
+            self.block(Gap::Space);
+            self.gap = Gap::Cell;
+        }
     }
 
     fn note_anchor(&mut self, name: &str, attributes: &dyn Attributes) {
@@ -198,7 +379,9 @@ impl<'a> TextBuilder<'a> {
     /// What a head tells of the page.
     fn note_head(&mut self, name: &str, attributes: &dyn Attributes) {
         match name {
-            "html" => self.page.language = attributes.get("lang").map(|value| value.into_owned()),
+            "html" | "body" if self.page.language.is_none() => {
+                self.page.language = attributes.get("lang").map(|value| value.into_owned());
+            }
             "title" if self.page.title.is_none() && self.page.text.is_empty() => {
                 self.page.title = Some(String::new());
                 self.in_title = true;
@@ -216,17 +399,39 @@ impl Sink for TextBuilder<'_> {
         if !self.wanted.is_empty() {
             self.note_anchor(name, attributes);
         }
-        if matches!(name, "html" | "title" | "meta") {
+        if matches!(name, "html" | "body" | "title" | "meta") {
             self.note_head(name, attributes);
         }
         if let Some(hidden) = &mut self.hidden {
             hidden.depth += usize::from(hidden.name == name);
             return;
         }
-        match kind(name) {
+        if attributes.may_hide() && elements::is_hidden(name, attributes) {
+            self.hidden = Some(Hidden { name: Cow::Owned(name.to_owned()), depth: 1 });
+            return;
+        }
+        let kind = elements::kind(name);
+        if self.mark.is_some() && !matches!(kind, Kind::Inline | Kind::Link | Kind::Raised) {
+            self.give_up_mark();
+        }
+        match kind {
             Kind::Inline => {}
-            Kind::Hidden(name) => self.hidden = Some(Hidden { name, depth: 1 }),
+            Kind::Link => self.begin_mark("a", attributes),
+            Kind::Raised => self.begin_mark("sup", attributes),
+            Kind::Hidden(name) => self.hidden = Some(Hidden { name: Cow::Borrowed(name), depth: 1 }),
             Kind::Gap(gap) => self.block(gap),
+            Kind::Break => {
+                let again = self.broke && self.gap == Gap::Line;
+                self.block(if again { Gap::Block } else { Gap::Line });
+                self.broke = true;
+            }
+            Kind::Table => self.block(Gap::Block),
+            Kind::Row => self.row(),
+            Kind::Cell => self.begin_cell(),
+            Kind::Math => {
+                let block = attributes.get("display").is_some_and(|value| value.eq_ignore_ascii_case("block"));
+                self.block(if block { Gap::Block } else { Gap::Space });
+            }
             Kind::Preformatted => {
                 self.block(Gap::Block);
                 self.preformatted += 1;
@@ -264,9 +469,23 @@ impl Sink for TextBuilder<'_> {
             self.in_title &= name != "title";
             return;
         }
-        match kind(name) {
+        let kind = elements::kind(name);
+        if self.mark.is_some() && !matches!(kind, Kind::Inline | Kind::Link | Kind::Raised) {
+            self.give_up_mark();
+        }
+        match kind {
             Kind::Inline | Kind::Hidden(_) => {}
+            Kind::Link => self.end_mark("a"),
+            Kind::Raised => self.end_mark("sup"),
             Kind::Gap(gap) => self.block(gap),
+            Kind::Break => self.block(Gap::Line),
+            Kind::Table => {
+                self.cell = None;
+                self.block(Gap::Block);
+            }
+            Kind::Row => self.row(),
+            Kind::Cell => self.end_cell(),
+            Kind::Math => self.block(Gap::Space),
             Kind::Preformatted => {
                 self.block(Gap::Block);
                 self.preformatted = self.preformatted.saturating_sub(1);
@@ -300,66 +519,45 @@ impl Sink for TextBuilder<'_> {
         match &mut self.ruby {
             Some(Ruby { part: RubyPart::Reading, reading }) => reading.push_str(text),
             Some(Ruby { part: RubyPart::Bracket, .. }) => {}
+            _ if self.mark.is_some() => {
+                self.mark_text.push_str(text);
+                if self.mark_text.len() > marks::MARK_BYTES {
+                    self.give_up_mark();
+                }
+            }
             _ => self.write(text),
         }
     }
 }
 
-/// What an element means for the text around it.
-enum Kind {
-    Inline,
-    Hidden(&'static str),
-    Gap(Gap),
-    Preformatted,
-    List,
-    Heading(usize),
-    Ruby,
-    RubyPart(RubyPart),
-}
-
-fn kind(name: &str) -> Kind {
-    match name {
-        "head" => Kind::Hidden("head"),
-        "title" => Kind::Hidden("title"),
-        "script" => Kind::Hidden("script"),
-        "style" => Kind::Hidden("style"),
-        "template" => Kind::Hidden("template"),
-        "noscript" => Kind::Hidden("noscript"),
-        "iframe" => Kind::Hidden("iframe"),
-        "noembed" => Kind::Hidden("noembed"),
-        "noframes" => Kind::Hidden("noframes"),
-        // MathML's machine-readable double of what it shows.
-        "annotation" => Kind::Hidden("annotation"),
-        "annotation-xml" => Kind::Hidden("annotation-xml"),
-        "p" | "div" | "section" | "article" | "aside" | "nav" | "header" | "footer" | "main" | "figure"
-        | "figcaption" | "blockquote" | "table" | "caption" | "hr" | "body" | "html" | "address" | "center"
-        | "form" | "fieldset" | "legend" | "details" | "summary" | "dialog" | "hgroup" | "search" | "bodymatter"
-        | "frontmatter" | "rearmatter" | "level" | "level1" | "level2" | "level3" | "level4" | "level5" | "level6"
-        | "doctitle" | "docauthor" | "svg" | "math" | "object" | "video" | "audio" | "pagebreak" => {
-            Kind::Gap(Gap::Block)
+/// The length of the visible ASCII characters in front, with single spaces between them. Most of a text's bytes pass
+/// here, so eight are looked at at once.
+fn ascii_run(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let mut end = 0;
+    // The last one was a space, or there is none before.
+    let mut spaced = true;
+    while let Some(block) = bytes[end..].first_chunk() {
+        let block = u64::from_le_bytes(*block);
+        // Below a space, DEL, or beyond ASCII.
+        let other = (block.wrapping_sub(ONES * 0x20) | block.wrapping_add(ONES) | block) & HIGH;
+        let no_space = block ^ (ONES * 0x20);
+        let spaces = no_space.wrapping_sub(ONES) & !no_space & HIGH;
+        if other != 0 || spaces & (spaces << 8) != 0 || (spaced && spaces & 0x80 != 0) {
+            break;
         }
-        "thead" | "tbody" | "tfoot" | "br" | "li" | "dt" | "dd" | "tr" | "option" | "optgroup" | "select"
-        | "textarea" | "line" | "lic" => Kind::Gap(Gap::Line),
-        "td" | "th" | "button" => Kind::Gap(Gap::Space),
-        "pre" | "listing" | "xmp" | "plaintext" => Kind::Preformatted,
-        "ul" | "ol" | "dl" | "menu" | "dir" | "list" => Kind::List,
-        "h1" => Kind::Heading(1),
-        "h2" => Kind::Heading(2),
-        "h3" => Kind::Heading(3),
-        "h4" => Kind::Heading(4),
-        "h5" => Kind::Heading(5),
-        "h6" => Kind::Heading(6),
-        "ruby" => Kind::Ruby,
-        "rt" | "rtc" => Kind::RubyPart(RubyPart::Reading),
-        "rp" => Kind::RubyPart(RubyPart::Bracket),
-        "rb" => Kind::RubyPart(RubyPart::Base),
-        _ => Kind::Inline,
+        spaced = spaces >> 63 != 0;
+        end += 8;
     }
-}
-
-/// Soft hyphens, zero-width no-break spaces and control characters: they show nothing and split words for a tokenizer.
-pub fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{feff}' | '\u{2060}') || (c.is_control() && !c.is_whitespace())
+    loop {
+        match bytes.get(end) {
+            Some(byte) if byte.is_ascii_graphic() => spaced = false,
+            Some(b' ') if !spaced => spaced = true,
+            _ => return end - usize::from(spaced && end > 0),
+        }
+        end += 1;
+    }
 }
 
 /// A title as one line of visible characters.
@@ -369,105 +567,10 @@ pub fn one_line(text: &str) -> String {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.extend(word.chars().filter(|c| !is_invisible(*c)));
+        characters::push(&mut line, word);
     }
     line
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::markup;
-    use super::*;
-
-    fn page(html: &str) -> PageText {
-        page_with(html, &[])
-    }
-
-    fn page_with(html: &str, wanted: &[&str]) -> PageText {
-        let wanted = wanted.iter().map(|id| (*id).to_owned()).collect();
-        markup::parse(html, || TextBuilder::new(&wanted)).finish()
-    }
-
-    fn text(html: &str) -> String {
-        page(html).text
-    }
-
-    #[test]
-    fn inline_tags_do_not_tear_words_and_blocks_do_not_glue() {
-        assert_eq!(
-            text("<p><b>w</b>ord <i> a</i>\n b</p><p>c</p>d<div>e<div>f</div></div>"),
-            "word a b\n\nc\n\nd\n\ne\n\nf"
-        );
-        assert_eq!(text("<p>one<br/>two<br/><br/>three</p>"), "one\ntwo\nthree");
-        assert_eq!(text("<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul>"), "a\nb\nc");
-        assert_eq!(text("<table><tr><td>a</td><td>b</td></tr><tr><th>c</th><th>d</th></tr></table>"), "a b\nc d");
-        assert_eq!(text("<dl><dt>a</dt><dd>b</dd></dl>"), "a\nb");
-    }
-
-    #[test]
-    fn preformatted_text_keeps_its_lines() {
-        assert_eq!(text("<p>a</p><pre>\n  x  y\n z\n\n\nw</pre>b\nc"), "a\n\nx y\nz\n\nw\n\nb c");
-    }
-
-    #[test]
-    fn what_is_not_shown_is_not_text() {
-        let html = "<html lang=\"hr\"><head><title>T \n t</title><style>s</style><meta name='author' content='A'/></head>\
-                    <body>a<script>b</script><template>c<template>d</template>e</template><noscript><p>f</p></noscript>\
-                    <img alt='g'/><svg><title>h</title><text>i</text></svg></body></html>";
-        for html in [html.to_owned(), html.replace("<body>", "<body><br>")] {
-            let page = page(&html);
-            assert_eq!(page.text, "a\n\ni");
-            assert_eq!(page.title.as_deref(), Some("T t"));
-            assert_eq!(page.author.as_deref(), Some("A"));
-            assert_eq!(page.language.as_deref(), Some("hr"));
-        }
-    }
-
-    #[test]
-    fn invisible_characters_go_and_spaces_become_plain() {
-        assert_eq!(text("<p>so\u{ad}ft&nbsp;a\u{feff}b\u{2060}c&shy;d\u{3000}e \u{ad} f</p>"), "soft abcd e f");
-    }
-
-    #[test]
-    fn self_closed_elements_hide_nothing() {
-        assert_eq!(
-            text("<html><head><title/><script src='x'/></head><body><a id='y'/>a<p/>b<br></body></html>"),
-            "a\n\nb"
-        );
-        assert_eq!(text("<html><head><title/></head><body><style/><p>a</p></body></html>"), "a");
-    }
-
-    #[test]
-    fn an_unclosed_head_hides_nothing() {
-        assert_eq!(text("<head><title>t</title><p>a<p>b"), "a\n\nb");
-    }
-
-    #[test]
-    fn ruby_readings_follow_their_base() {
-        assert_eq!(
-            text("<p>は<ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp>字<rt>じ</rt></ruby>を</p>"),
-            "は漢字(かんじ)を"
-        );
-        assert_eq!(text("<p><ruby>漢<rp>(<rt>かん<rp>)</ruby>を<br>x"), "漢(かん)を\nx");
-    }
-
-    #[test]
-    fn anchors_stand_at_their_elements() {
-        let html =
-            "<p>one</p><p id='a'>two <a name='b'></a>three</p><h2>Head <span id='c'>x</span></h2><p>y</p><i id='d'/>";
-        let page = page_with(html, &["a", "b", "c", "d", "zz"]);
-        let rest = |id: &str| page.text[page.anchors[id]..].trim_start();
-        assert!(rest("a").starts_with("two") && rest("b").starts_with("three") && rest("c").starts_with("Head x"));
-        assert_eq!((rest("d"), page.anchors.len()), ("", 4));
-        assert_eq!(page.headings.len(), 1);
-        assert_eq!(page.text[page.headings[0].range.clone()].trim(), "Head x");
-    }
-
-    #[test]
-    fn depth_costs_nothing() {
-        let depth = 100_000;
-        let xml = format!("{}x{}", "<div>".repeat(depth), "</div>".repeat(depth));
-        assert_eq!(text(&xml), "x");
-        assert_eq!(text(&format!("{}x<br>y", "<div><b>".repeat(depth))), "x\ny");
-    }
-}
+mod tests;

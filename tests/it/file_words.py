@@ -8,12 +8,11 @@ import html.entities
 import json
 import re
 import sys
-import unicodedata
 import xml.etree.ElementTree as ET
 import zipfile
 from collections import Counter
 
-from spine_words import INVISIBLE, Text
+from spine_words import Text, bracket, words_of
 
 BREAKS = {
     "fb2": "title p v section subtitle stanza poem epigraph cite table tr td th empty-line text-author annotation",
@@ -25,6 +24,7 @@ HIDDEN = {
     "docx": "del moveFrom Fallback instrText delText",
     "odt": "tracked-changes annotation desc note-citation",
 }
+MARKS = {"fb2": "a sup", "docx": "hyperlink", "odt": ""}
 WITHIN = {"fb2": "body", "docx": "t", "odt": "p h"}
 
 
@@ -40,6 +40,7 @@ def tree_text(root, kind):
         if name == "note-body":
             out = apart
         space = " " if name in breaks else ""
+        start = len(out)
         inside = inside or name in within
         out.append(space)
         out.append((element.text or "") if inside else "")
@@ -47,6 +48,11 @@ def tree_text(root, kind):
             walk(child, inside, out)
             out.append((child.tail or "") if inside and not (kind == "docx" and name != "t") else "")
         out.append(space)
+        raised = kind == "docx" and name == "r" and any(
+            value == "superscript" for child in element.iter() for value in child.attrib.values()
+        )
+        if raised or name in MARKS[kind].split():
+            bracket(out, start)
 
     walk(root, False, parts)
     return "".join(parts) + " " + "".join(apart)
@@ -83,5 +89,5 @@ def text_of(path):
 
 
 sys.setrecursionlimit(10_000)
-words = Counter(unicodedata.normalize("NFC", INVISIBLE.sub("", text_of(sys.argv[1]))).split())
+words = Counter(words_of(text_of(sys.argv[1])))
 json.dump(words, sys.stdout)

@@ -107,11 +107,30 @@ fn changes_fields_and_doubles_are_not_text() {
 }
 
 #[test]
+fn notes_marks_and_made_tables_of_contents_are_not_text() {
+    let run = |properties: &str, text: &str| format!("<w:r><w:rPr>{properties}</w:rPr><w:t>{text}</w:t></w:r>");
+    let raised = "<w:vertAlign w:val='superscript'/>";
+    let content = format!(
+        "<w:sdt><w:sdtPr><w:docPartObj><w:docPartGallery w:val='Table of Contents'/></w:docPartObj></w:sdtPr><w:sdtContent>\
+        <w:p><w:r><w:t>One 1</w:t></w:r></w:p></w:sdtContent></w:sdt><w:sdt><w:sdtContent><w:p>{}<w:hyperlink>{}</w:hyperlink>{}\
+        {}{}{}{}</w:p></w:sdtContent></w:sdt>",
+        run("", "word"),
+        run(raised, "[1]"),
+        run("", " and area"),
+        run(raised, "3"),
+        run("", ", 5 km"),
+        run(raised, "2"),
+        run("", " wide"),
+    );
+    assert_eq!(text(&content), "word and area 3, 5 km² wide");
+}
+
+#[test]
 fn tables_keep_their_rows() {
     let cell = |text: &str| format!("<w:tc><w:tcPr/><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:tc>");
     let row = |a: &str, b: &str| format!("<w:tr>{}{}</w:tr>", cell(a), cell(b));
     let content = format!("<w:tbl>{}{}</w:tbl><w:p><w:r><w:t>e</w:t></w:r></w:p>", row("a", "b"), row("c", "d"));
-    assert_eq!(text(&content), "a b\nc d\n\ne");
+    assert_eq!(text(&content), "a\tb\nc\td\n\ne");
 }
 
 #[test]

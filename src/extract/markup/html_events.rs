@@ -19,6 +19,12 @@ use super::{Attributes, Sink, Vocabulary};
 const VOID: &[&str] =
     &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
 
+/// Elements that may end without an end tag.
+const END_TAG_OPTIONAL: &[&str] = &[
+    "body", "caption", "colgroup", "dd", "dt", "html", "li", "optgroup", "option", "p", "rp", "rt", "tbody", "td",
+    "tfoot", "th", "thead", "tr",
+];
+
 /// Longer tags lose their attributes.
 const TAG_BYTES: usize = 8 << 10;
 
@@ -139,5 +145,10 @@ impl Attributes for HtmlAttributes<'_> {
         let is_it = |full: &str| full.rsplit(':').next().is_some_and(|local| local.eq_ignore_ascii_case(name));
         let attribute = self.0.attrs.iter().find(|attribute| is_it(&attribute.name.local))?;
         Some(Cow::Borrowed(&attribute.value))
+    }
+
+    fn may_hide(&self) -> bool {
+        !END_TAG_OPTIONAL.contains(&&*self.0.name)
+            && self.0.attrs.iter().any(|attribute| matches!(&*attribute.name.local, "hidden" | "style"))
     }
 }

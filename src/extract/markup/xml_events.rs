@@ -18,14 +18,16 @@ pub struct NotXml;
 pub fn feed<S: Sink>(text: &str, sink: &mut S) -> Result<(), NotXml> {
     let mut reader = Reader::from_str(text);
     let mut depth = 0usize;
+    // A look at every element would cost more than this one.
+    let page_may_hide = text.contains("hidden") || text.contains("display");
     loop {
         match reader.read_event().map_err(|_| NotXml)? {
             Event::Start(start) => {
                 depth += 1;
-                open(&start, sink)?;
+                open(&start, sink, page_may_hide)?;
             }
             Event::Empty(start) => {
-                open(&start, sink)?;
+                open(&start, sink, page_may_hide)?;
                 sink.close(&lower(start.local_name().into_inner()));
             }
             Event::End(end) => {
@@ -41,8 +43,8 @@ pub fn feed<S: Sink>(text: &str, sink: &mut S) -> Result<(), NotXml> {
     }
 }
 
-fn open<S: Sink>(start: &BytesStart, sink: &mut S) -> Result<(), NotXml> {
-    let attributes = XmlAttributes { start, malformed: Cell::new(false) };
+fn open<S: Sink>(start: &BytesStart, sink: &mut S, page_may_hide: bool) -> Result<(), NotXml> {
+    let attributes = XmlAttributes { start, malformed: Cell::new(false), page_may_hide };
     sink.open(&lower(start.local_name().into_inner()), &attributes);
     if attributes.malformed.get() { Err(NotXml) } else { Ok(()) }
 }
@@ -77,6 +79,8 @@ fn lower(name: &str) -> Cow<'_, str> {
 struct XmlAttributes<'a> {
     start: &'a BytesStart<'a>,
     malformed: Cell<bool>,
+    /// Words that hide an element occur in the page.
+    page_may_hide: bool,
 }
 
 impl Attributes for XmlAttributes<'_> {
@@ -99,5 +103,13 @@ impl Attributes for XmlAttributes<'_> {
             }
         }
         None
+    }
+
+    fn may_mention(&self, part: &str) -> bool {
+        self.start.attributes_raw().contains(part)
+    }
+
+    fn may_hide(&self) -> bool {
+        self.page_may_hide && (self.may_mention("hidden") || self.may_mention("none"))
     }
 }

@@ -2,6 +2,8 @@
 //! of names. Must never use the extraction's parsers or builder, which it is there to check; knows only what well-formed
 //! files hold, and no ruby.
 
+use super::words::{LINE_HYPHEN, bracket_mark, continue_behind_mark};
+
 /// Which elements of a format matter. Names are in lower case, local, or with a prefix where that is what tells.
 pub struct Rules {
     /// Text stands inside these only.
@@ -11,6 +13,8 @@ pub struct Rules {
     pub breaks: &'static [&'static str],
     /// Elements whose text is collected apart, because it stands inside other words.
     pub aside: &'static [&'static str],
+    /// Elements that may hold a footnote's mark.
+    pub marks: &'static [&'static str],
 }
 
 pub const FB2: Rules = Rules {
@@ -37,6 +41,7 @@ pub const FB2: Rules = Rules {
         "th",
     ],
     aside: &[],
+    marks: &["a", "sup"],
 };
 
 pub const DOCX: Rules = Rules {
@@ -44,13 +49,24 @@ pub const DOCX: Rules = Rules {
     hidden: &["del", "movefrom", "fallback"],
     breaks: &["p", "br", "cr", "tab", "ptab", "tc", "tr", "tbl"],
     aside: &[],
+    marks: &["hyperlink"],
 };
 
 pub const ODT: Rules = Rules {
     within: &["p", "h"],
-    hidden: &["tracked-changes", "annotation", "desc", "svg:title", "note-citation", "covered-table-cell", "forms"],
+    hidden: &[
+        "tracked-changes",
+        "annotation",
+        "desc",
+        "svg:title",
+        "note-citation",
+        "covered-table-cell",
+        "forms",
+        "table-of-content",
+    ],
     breaks: &["p", "h", "s", "tab", "line-break", "table-cell", "list-item", "frame", "text-box"],
     aside: &["note-body"],
+    marks: &[],
 };
 
 /// The text of an XML file by `rules`.
@@ -58,13 +74,22 @@ pub fn xml(text: &str, rules: &Rules) -> String {
     let (mut out, mut aside) = (String::new(), String::new());
     let (mut within, mut hidden, mut apart) = (0usize, 0usize, 0usize);
     let mut vanished = false;
+    // Where open marks began, and the run that is raised.
+    let mut marks: Vec<usize> = Vec::new();
+    let (mut run_start, mut raised) = (0, false);
+    // Word's table of contents is a content control that names its gallery.
+    let mut contents = false;
     let mut rest = text;
     loop {
         let at = rest.find('<').unwrap_or(rest.len());
         let (run, tail) = rest.split_at(at);
         let seen = within > 0 && hidden == 0 && !vanished;
         if seen {
-            unescape(run, if apart > 0 { &mut aside } else { &mut out });
+            let out = if apart > 0 { &mut aside } else { &mut out };
+            if !run.is_empty() {
+                continue_behind_mark(out, run);
+            }
+            unescape(run, out);
         }
         if tail.is_empty() {
             break;
@@ -93,8 +118,29 @@ pub fn xml(text: &str, rules: &Rules) -> String {
         if named(rules.hidden) || separator {
             step(&mut hidden);
         }
+        if named(rules.marks) && apart == 0 {
+            if closes {
+                if let Some(from) = marks.pop() {
+                    bracket_mark(&mut out, from);
+                }
+            } else if opens {
+                marks.push(out.len());
+            }
+        }
+        contents = contents && local != "sdt"
+            || local == "docpartgallery" && tag.contains("\"Table of Contents\"")
+            || local == "docpartgallery" && tag.contains("'Table of Contents'");
+        if local == "sdtcontent" && (contents || hidden > 0) {
+            step(&mut hidden);
+        }
         match local {
-            "r" => vanished = false,
+            "r" => {
+                if closes && raised && apart == 0 {
+                    bracket_mark(&mut out, run_start);
+                }
+                (vanished, raised, run_start) = (false, false, out.len());
+            }
+            "vertalign" => raised = tag.contains("superscript"),
             "vanish" => vanished = !["\"0\"", "'0'", "false"].iter().any(|off| tag.contains(off)),
             "nobreakhyphen" if hidden == 0 && !vanished => out.push('-'),
             _ => {}
@@ -148,6 +194,32 @@ fn unescape(text: &str, out: &mut String) {
     out.push_str(rest);
 }
 
+/// A text file's text. A hyphen that ends a line may go, and so may a line's end between two characters of scripts
+/// without spaces, so that each of those counts as a word.
+pub fn lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        let cjk = matches!(c, '\u{2e80}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe4f}'
+            | '\u{ff00}'..='\u{ff9f}' | '\u{20000}'..='\u{3ffff}');
+        let next_line = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix(['\n', '\r']));
+        let next_line = next_line.map(|next| next.trim_start_matches([' ', '\t']));
+        if cjk {
+            out.extend([' ', c, ' ']);
+        } else if c == '-'
+            && out.ends_with(|c: char| !c.is_whitespace())
+            && let Some(next) = next_line.filter(|next| next.starts_with(|c: char| !c.is_whitespace()))
+        {
+            out.push(LINE_HYPHEN);
+            rest = next;
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// The text of an RTF file whose characters beyond ASCII are all `\u` or in Windows' code page 1252.
 pub fn rtf(bytes: &[u8]) -> String {
     const GROUPS: &[&str] = &[
@@ -175,12 +247,15 @@ pub fn rtf(bytes: &[u8]) -> String {
     ];
     const BREAKS: &[&str] = &["par", "line", "tab", "cell", "row", "sect", "page", "pard", "emspace", "enspace"];
     let text: String = bytes.iter().map(|byte| *byte as char).collect();
+    let text = text.replace("\\\\'7b", "\\{").replace("\\\\'7d", "\\}");
     let mut out = String::new();
     // Depth of braces; where it was when what is skipped began.
     let (mut depth, mut skipping) = (0usize, None);
     let mut characters = text.chars().peekable();
     let mut units: Vec<u16> = Vec::new();
     let mut fallback = 0;
+    // The depth at which raised text began, and where.
+    let mut raised: Option<(usize, usize)> = None;
     while let Some(c) = characters.next() {
         let mut word = String::new();
         let mut number = String::new();
@@ -190,6 +265,10 @@ pub fn rtf(bytes: &[u8]) -> String {
                 depth = depth.saturating_sub(1);
                 if skipping.is_some_and(|from| depth < from) {
                     skipping = None;
+                }
+                if let Some((_, from)) = raised.take_if(|(from, _)| depth < *from) {
+                    out.push_str(&String::from_utf16_lossy(&std::mem::take(&mut units)));
+                    bracket_mark(&mut out, from);
                 }
             }
             '\\' => {
@@ -214,6 +293,15 @@ pub fn rtf(bytes: &[u8]) -> String {
         }
         if skipping.is_some() {
             continue;
+        }
+        match word.as_str() {
+            "super" if number != "0" => raised = raised.or(Some((depth, out.len()))),
+            "super" | "nosupersub" | "plain" => {
+                if let Some((_, from)) = raised.take() {
+                    bracket_mark(&mut out, from);
+                }
+            }
+            _ => {}
         }
         if word == "u" {
             units.push(number.parse::<i32>().unwrap_or(0) as u16);
@@ -249,6 +337,7 @@ pub fn rtf(bytes: &[u8]) -> String {
             }
             out.push_str(&String::from_utf16_lossy(&units));
             units.clear();
+            continue_behind_mark(&mut out, plain.encode_utf8(&mut [0; 4]));
             out.push(plain);
         }
     }

@@ -51,9 +51,16 @@ fn what_is_not_text_is_left_out() {
 }
 
 #[test]
+fn braces_as_calibre_writes_them_and_raised_marks_are_read() {
+    assert_eq!(text("$\\\\'7bHOME\\\\'7d/x \\\\'7e"), "${HOME}/x \\'7e");
+    let raised = "word{\\super [1]} and area{\\super 3}, 5 km\\super 2\\nosupersub  wide";
+    assert_eq!(text(raised), "word [1] and area 3, 5 km² wide");
+}
+
+#[test]
 fn tables_and_notes_are_read() {
     let row = |a: &str, b: &str| format!("\\trowd\\cellx1\\cellx2\\pard\\intbl {a}\\cell {b}\\cell\\row ");
-    assert_eq!(text(&format!("x\\par {}{}\\pard y\\par", row("a", "b"), row("c", "d"))), "x\n\na b\nc d\n\ny");
+    assert_eq!(text(&format!("x\\par {}{}\\pard y\\par", row("a", "b"), row("c", "d"))), "x\n\na\tb\nc\td\n\ny");
     let noted = "{\\rtf1 a{\\super\\chftn}{\\footnote\\pard note one\\par}b\\par{\\*\\footnote two}c}";
     assert_eq!(shape(&read(noted.as_bytes()).unwrap()), [("", 0, "ab\n\nc"), ("", 0, "note one\n\ntwo")]);
 }

@@ -54,6 +54,11 @@ impl<'a> Tokens<'a> {
                     self.run(1, |byte| byte == b'\n');
                     Token::Symbol(b'\n')
                 }
+                // Calibre's writer escapes the backslash of a brace that it has escaped already.
+                b'\\' if matches!(self.bytes.get(self.at..self.at + 3), Some(b"'7b" | b"'7d")) => {
+                    self.at += 3;
+                    Token::Symbol(if self.bytes[self.at - 1] == b'b' { b'{' } else { b'}' })
+                }
                 other => Token::Symbol(other),
             });
         }
