@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::text::{PageText, one_line};
+use super::text::{Heading, PageText, one_line};
 use crate::domain::Section;
 
 /// Text of up to this many words before a page's first entry belongs to that entry: a number, a motto, a heading that
@@ -138,19 +138,33 @@ fn word_start(text: &str, at: usize, scanned: usize) -> Option<usize> {
     }
 }
 
-/// The headings down to `levels` as entries; a page without any is one entry.
+/// The headings as entries, `levels` of them counted from the topmost that occurs; a page without any is one entry.
 pub fn starts_at_headings(pages: &[PageText], levels: usize) -> Vec<Start> {
+    starts_at(pages, levels, true)
+}
+
+/// The headings as entries, whatever the pages' borders; those where there are fewer than two headings.
+pub fn starts_at_headings_alone(pages: &[PageText]) -> Vec<Start> {
+    let starts = starts_at(pages, HEADING_LEVELS, false);
+    if starts.len() > 1 { starts } else { starts_at_headings(pages, HEADING_LEVELS) }
+}
+
+fn starts_at(pages: &[PageText], levels: usize, borders: bool) -> Vec<Start> {
     let mut starts = Vec::new();
+    let title = |page: &PageText, heading: &Heading| page.text[heading.range.clone()].trim().to_owned();
+    let titled = pages.iter().flat_map(|page| page.headings.iter().filter(|heading| !title(page, heading).is_empty()));
+    // Many books begin with the second level or the fourth.
+    let top = titled.map(|heading| heading.level).min().unwrap_or(1);
     for (index, page) in pages.iter().enumerate() {
         let before = starts.len();
-        for heading in page.headings.iter().filter(|heading| heading.level <= levels) {
-            let title = page.text[heading.range.clone()].trim();
+        for heading in page.headings.iter().filter(|heading| (top..top + levels).contains(&heading.level)) {
+            let title = title(page, heading);
             if !title.is_empty() {
-                let (offset, level) = (heading.range.start, heading.level - 1);
-                starts.push(Start { page: index, offset, level, title: title.to_owned() });
+                let (offset, level) = (heading.range.start, heading.level - top);
+                starts.push(Start { page: index, offset, level, title });
             }
         }
-        if starts.len() == before {
+        if borders && starts.len() == before {
             starts.push(Start { page: index, offset: 0, level: 0, title: page.title.clone().unwrap_or_default() });
         }
     }
@@ -175,7 +189,6 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::text::Heading;
     use super::*;
 
     fn page(text: &str) -> PageText {
@@ -240,6 +253,19 @@ mod tests {
         titled.title = Some("Page".to_owned());
         let sections = split(&[headed, titled], vec![]);
         assert_eq!(shape(&sections), [("One", "One\n\na"), ("Two", "Two\n\nb"), ("Page", "c")]);
+    }
+
+    #[test]
+    fn the_topmost_headings_are_the_sections_whatever_their_level() {
+        let mut one = page("One\n\na\n\nTwo\n\nb");
+        one.headings = vec![Heading { level: 4, range: 0..3 }, Heading { level: 5, range: 6..11 }];
+        let pages = [page("cover"), one, page("c")];
+        let sections = split(&pages, vec![]);
+        assert_eq!(shape(&sections), [("", "cover"), ("One", "One\n\na"), ("Two", "Two\n\nb"), ("", "c")]);
+        assert_eq!((sections[1].level, sections[2].level), (0, 1));
+        let sections = split(&pages, starts_at_headings_alone(&pages));
+        assert_eq!(shape(&sections), [("", "cover"), ("One", "One\n\na"), ("Two", "Two\n\nb\n\nc")]);
+        assert_eq!(starts_at_headings_alone(&pages[2..]).len(), 1);
     }
 
     #[test]

@@ -131,6 +131,16 @@ fn what_cannot_be_read_is_named() {
 }
 
 #[test]
+fn without_a_table_of_contents_headings_come_before_page_breaks() {
+    let markup = "<h2>One</h2><p>a<mbp:pagebreak/><p>b<mbp:pagebreak/><h2>Two</h2><p>c<mbp:pagebreak/>d";
+    let book = |markup: &str| {
+        read_bytes(&palm(b"BOOKMOBI", &[header(1, u32::MAX, (100, b"A")), markup.as_bytes().to_vec()])).unwrap()
+    };
+    assert_eq!(shape(&book(markup)), [("One", "One\n\na\n\nb"), ("Two", "Two\n\nc\n\nd")]);
+    assert_eq!(shape(&book(&markup.replace("h2", "b"))).len(), 4);
+}
+
+#[test]
 fn old_palmdoc_texts_are_read() {
     let header = [&[0u8, 1, 0, 0, 0, 0, 0, 9, 0, 1][..], &[0; 6]].concat();
     let text = b"One  line\r\ntwo\r\n\r\nthree".to_vec();
