@@ -27,7 +27,7 @@ use self::palm::{Kind, Palm};
 use super::sections::{self, Start};
 use super::text::{PageText, TextBuilder};
 use super::{ExtractError, Limits, Source, decode, markup, plain};
-use crate::domain::{Document, Section};
+use crate::domain::Document;
 
 /// Pages that a book before KF8 is cut into; what is behind stays in the last.
 const MAX_PAGES: usize = 20_000;
@@ -71,7 +71,11 @@ pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> 
     let (book, raw) = reading.put_together(raw)?;
     let (lines, toc_page) = reading.table_of_contents(&book)?;
     let pages = reading.pages(book, &raw, &lines, toc_page)?;
-    let starts = reading.starts(&pages, lines);
+    let mut starts = reading.starts(&pages, lines);
+    // Before KF8 a page is what stands between two breaks: less than a file.
+    if starts.is_empty() && !reading.is_kf8() {
+        starts = sections::starts_at_headings_alone(&pages);
+    }
     let Reading { header: Header { title, authors, language, .. }, notes, .. } = reading;
     Ok(Document { title, authors, language, sections: sections::split(&pages, starts), notes })
 }
@@ -155,12 +159,9 @@ fn is_markup(raw: &[u8]) -> bool {
     [b"<html".as_slice(), b"<body", b"<p>", b"<br"].iter().any(|tag| head.windows(tag.len()).any(|part| part == *tag))
 }
 
-/// A PalmDOC text without markup: one section, like any text file.
+/// A PalmDOC text without markup: a text file in all but name.
 fn plain_text(raw: &[u8]) -> Document {
-    let text = plain::tidy(&decode::plain(raw));
-    let text = sections::nfc(&text).into_owned();
-    let sections = if text.is_empty() { vec![] } else { vec![Section { title: String::new(), level: 0, text }] };
-    Document { sections, ..Document::default() }
+    Document { sections: plain::sections(&decode::plain(raw)), ..Document::default() }
 }
 
 /// A book on its way to text.
