@@ -1,6 +1,8 @@
 //! Bytes to text: byte order marks, declared encodings, UTF-8, and a guess, in that order of trust. Must never fail:
 //! a byte that fits nothing becomes U+FFFD.
 
+mod dos;
+
 use std::borrow::Cow;
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
@@ -8,6 +10,9 @@ use encoding_rs::{Encoding, ISO_2022_JP, UTF_8, UTF_16BE, UTF_16LE};
 
 /// How far into a page its declaration may stand (HTML's own limit).
 const DECLARATION_WINDOW: usize = 1024;
+/// How much of a text is looked at for signs of UTF-16. A surrogate pair may be cut at its end, so it is no power of two
+/// that files are made of.
+const SENSE_WINDOW: usize = 8000;
 
 /// The text of a plain file.
 pub fn plain(bytes: &[u8]) -> Cow<'_, str> {
@@ -25,10 +30,13 @@ pub fn declared_as<'a>(bytes: &'a [u8], encoding: &'static Encoding) -> Cow<'a, 
 }
 
 fn decode<'a>(bytes: &'a [u8], declared: Option<&'static Encoding>) -> Cow<'a, str> {
+    if let Some(text) = utf32(bytes) {
+        return Cow::Owned(text);
+    }
     if let Some((encoding, mark)) = Encoding::for_bom(bytes) {
         return encoding.decode_without_bom_handling(&bytes[mark..]).0;
     }
-    if let Some(encoding) = utf16_by_zeros(bytes) {
+    if let Some(encoding) = utf16_by_zeros(bytes).or_else(|| utf16_by_sense(bytes)) {
         return encoding.decode_without_bom_handling(bytes).0;
     }
     // ISO-2022-JP is the one encoding in use whose bytes are always valid UTF-8.
@@ -47,7 +55,54 @@ fn decode<'a>(bytes: &'a [u8], declared: Option<&'static Encoding>) -> Cow<'a, s
     }
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Allow);
     detector.feed(bytes, true);
-    detector.guess(None, Utf8Detection::Allow).decode_without_bom_handling(bytes).0
+    let guess = detector.guess(None, Utf8Detection::Allow);
+    match dos::decode(bytes, guess) {
+        Some(text) => Cow::Owned(text),
+        None => guess.decode_without_bom_handling(bytes).0,
+    }
+}
+
+/// UTF-32, with its mark or without: every fourth byte is zero, and the one beside it nearly so.
+fn utf32(bytes: &[u8]) -> Option<String> {
+    if bytes.len() < 8 {
+        return None;
+    }
+    let read = |read: fn([u8; 4]) -> u32, bytes: &[u8]| -> Option<String> {
+        let (units, _) = bytes.as_chunks::<4>();
+        units.iter().map(|unit| char::from_u32(read(*unit))).collect()
+    };
+    // Whatever follows the first zero decides quickly against all other texts.
+    let window = &bytes[..bytes.len().min(DECLARATION_WINDOW) & !3];
+    for unit in [u32::from_le_bytes as fn([u8; 4]) -> u32, u32::from_be_bytes] {
+        let is_text = |c: char| c == '\u{feff}' || !c.is_control() || c.is_whitespace();
+        if read(unit, window).is_some_and(|text| text.chars().all(is_text)) {
+            let text = read(unit, bytes)?;
+            return Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text));
+        }
+    }
+    None
+}
+
+/// UTF-16 without a mark, of a script that is not Latin: valid one way, with spaces or ideographic full stops, and
+/// without the control characters that other data would be full of.
+fn utf16_by_sense(bytes: &[u8]) -> Option<&'static Encoding> {
+    let window = &bytes[..bytes.len().min(SENSE_WINDOW) & !1];
+    if !window.contains(&0) {
+        return None;
+    }
+    let sense = |encoding: &'static Encoding| {
+        let text = encoding.decode_without_bom_handling_and_without_replacement(window)?;
+        let odd = |c: char| {
+            (c.is_control() && !c.is_whitespace()) || ('\u{e000}'..='\u{f8ff}').contains(&c) || c == '\u{fffe}'
+        };
+        let marks = text.chars().filter(|c| matches!(c, ' ' | '\n' | '\r' | '、' | '。' | '，' | '\u{3000}')).count();
+        (marks > 0 && !text.chars().any(odd)).then_some(marks)
+    };
+    match (sense(UTF_16LE).unwrap_or(0), sense(UTF_16BE).unwrap_or(0)) {
+        (little, big) if little > big * 2 => Some(UTF_16LE),
+        (little, big) if big > little * 2 => Some(UTF_16BE),
+        _ => None,
+    }
 }
 
 /// A damaged byte or two must not turn a whole UTF-8 book into another encoding's letters.
@@ -110,6 +165,18 @@ mod tests {
         assert_eq!(plain(&be), text);
         assert_eq!(plain(&[b"\xff\xfe".as_slice(), &le].concat()), text);
         assert_eq!(plain(&[b"\xfe\xff".as_slice(), &be].concat()), text);
+        let le: Vec<u8> = text.chars().flat_map(|c| (c as u32).to_le_bytes()).collect();
+        let be: Vec<u8> = text.chars().flat_map(|c| (c as u32).to_be_bytes()).collect();
+        assert_eq!((plain(&le).as_ref(), plain(&be).as_ref()), (text, text));
+        assert_eq!(plain(&[b"\xff\xfe\0\0".as_slice(), &le].concat()), text);
+        assert_eq!(plain(&[b"\0\0\xfe\xff".as_slice(), &be].concat()), text);
+        for text in ["Все люди рождаются свободными и равными.\n", "すべての人間は、生まれながらにして自由である。\n"]
+        {
+            let text = text.repeat(40);
+            let le: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let be: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+            assert_eq!((plain(&le).as_ref(), plain(&be).as_ref()), (text.as_str(), text.as_str()));
+        }
     }
 
     #[test]
