@@ -69,6 +69,11 @@ impl Daemon {
         });
     }
 
+    /// The running service's process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the service runs").id()
+    }
+
     /// SIGTERM; the exit code and the seconds it took.
     pub fn stop(&mut self) -> (Option<i32>, f64) {
         let mut child = self.child.take().expect("the service runs");

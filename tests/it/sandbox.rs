@@ -37,9 +37,13 @@ fn read(sandbox: &Sandbox, path: &Path, format: &str) -> Result<Document, Extrac
     sandbox.extract(&File::open(path).unwrap(), Path::new("/library/Bienen.txt"), format, &|| true)
 }
 
-/// The processes that this one has started and that are readers.
 fn children() -> Vec<String> {
-    let own = std::process::id().to_string();
+    readers_of(std::process::id())
+}
+
+/// The readers that a process has started and that still run.
+pub fn readers_of(parent: u32) -> Vec<String> {
+    let own = parent.to_string();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };

@@ -17,7 +17,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use super::super::report::Report;
 use super::super::{ExtractError, Source, extract_source, progress};
 use super::confine::confine;
-use super::protocol::{Ending, Fault, FrameReader, Reply, Request, Setup, push_frame, write_frame};
+use super::protocol::{Ending, Fault, FrameReader, KEPT_BYTES, Reply, Request, Setup, push_frame, write_frame};
 use crate::domain::Document;
 
 /// The argument that makes the program a child; no verb for people.
@@ -63,6 +63,7 @@ fn serve() -> io::Result<()> {
     let confinement = confine(&setup)?;
     write_frame(parent, &Reply::Ready(confinement))?;
     let mut inbox = Inbox { parent, file: None };
+    let mut frames_out = Vec::new();
     loop {
         let request = match frames.next::<Request>(&mut inbox) {
             Ok(Some((request, _))) => request,
@@ -72,7 +73,7 @@ fn serve() -> io::Result<()> {
         };
         let Some(file) = inbox.file.take() else { return Err(io::Error::other("a request without a file")) };
         limit_cpu(request.cpu_seconds)?;
-        answer(parent, &request, file)?;
+        frames_out = answer(parent, &request, file, frames_out)?;
     }
 }
 
@@ -100,16 +101,15 @@ impl io::Read for Inbox<'_> {
     }
 }
 
-fn answer(parent: &UnixStream, request: &Request, file: File) -> io::Result<()> {
-    let mut to = parent;
+/// Reads one book and sends the text. `frames` is an empty buffer, kept from book to book.
+fn answer(mut parent: &UnixStream, request: &Request, file: File, mut frames: Vec<u8>) -> io::Result<Vec<u8>> {
     let read = catch_unwind(AssertUnwindSafe(|| read(request, file)));
     match read {
         Ok(Ok((document, report))) => {
-            let mut frames = Vec::new();
             for section in document.sections {
                 frames = push_frame(frames, &Reply::Section(section))?;
                 if frames.len() > WRITE_BYTES {
-                    to.write_all(&frames)?;
+                    parent.write_all(&frames)?;
                     frames.clear();
                 }
             }
@@ -119,14 +119,18 @@ fn answer(parent: &UnixStream, request: &Request, file: File) -> io::Result<()> 
             let (title, authors, language, notes) =
                 (document.title, document.authors, document.language, document.notes);
             let ending = Ending { title, authors, language, notes, retire: retire() };
-            to.write_all(&push_frame(frames, &Reply::Finished(ending))?)
+            frames = push_frame(frames, &Reply::Finished(ending))?;
         }
-        Ok(Err(error)) => write_frame(parent, &Reply::Failed(Fault::from(error), retire())),
+        Ok(Err(error)) => frames = push_frame(frames, &Reply::Failed(Fault::from(error), retire()))?,
         Err(_) => {
             let message = std::mem::take(&mut *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner));
-            write_frame(parent, &Reply::Failed(Fault::Panicked { message }, true))
+            frames = push_frame(frames, &Reply::Failed(Fault::Panicked { message }, true))?;
         }
     }
+    parent.write_all(&frames)?;
+    frames.clear();
+    frames.shrink_to(KEPT_BYTES);
+    Ok(frames)
 }
 
 fn read(request: &Request, file: File) -> Result<(Document, Option<Report>), ExtractError> {

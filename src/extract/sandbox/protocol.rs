@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -15,6 +16,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::super::report::Report;
 use super::super::{ExtractError, Limits};
 use crate::domain::Section;
+
+/// Bytes taken off the socket at once; it holds some 200 KB.
+const READ_BYTES: usize = 1 << 18;
+/// Buffers up to this size are kept for the next book.
+pub const KEPT_BYTES: usize = 4 << 20;
 
 /// The first frame to a child: what it may use over all its books.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -151,16 +157,16 @@ pub fn push_frame(mut frames: Vec<u8>, message: &impl Serialize) -> io::Result<V
 #[derive(Debug)]
 pub struct FrameReader {
     /// A frame longer than this is refused.
-    pub max_bytes: usize,
-    received: Vec<u8>,
-    /// Bytes of `received` that were handed out already.
-    taken: usize,
-    buffer: Box<[u8]>,
+    max_bytes: usize,
+    /// Kept from book to book, so that the pages of memory behind it are made once.
+    buffer: Vec<u8>,
+    /// The part of the buffer that was received and not yet handed out.
+    waiting: Range<usize>,
 }
 
 impl FrameReader {
     pub fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, received: Vec::new(), taken: 0, buffer: vec![0; 1 << 18].into() }
+        Self { max_bytes, buffer: vec![0; READ_BYTES], waiting: 0..0 }
     }
 
     /// The next message, and the bytes of its frame. None where the stream's read timeout passed first.
@@ -172,9 +178,10 @@ impl FrameReader {
             if let Some(message) = self.take()? {
                 return Ok(Some(message));
             }
-            match from.read(&mut self.buffer) {
+            self.make_room();
+            match from.read(&mut self.buffer[self.waiting.end..]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(read) => self.received.extend_from_slice(&self.buffer[..read]),
+                Ok(read) => self.waiting.end += read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -183,28 +190,37 @@ impl FrameReader {
     }
 
     fn take<M: DeserializeOwned>(&mut self) -> io::Result<Option<(M, usize)>> {
-        let waiting = &self.received[self.taken..];
-        let Some((length, rest)) = waiting.split_first_chunk::<4>() else { return Ok(None) };
+        let Some((length, rest)) = self.buffer[self.waiting.clone()].split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
         if length > self.max_bytes {
             return Err(io::Error::new(ErrorKind::InvalidData, format!("a frame of {length} bytes")));
         }
         let Some(bytes) = rest.get(..length) else { return Ok(None) };
         let message = postcard::from_bytes(bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-        self.taken += 4 + length;
-        if self.taken == self.received.len() {
-            self.received.clear();
-            self.taken = 0;
-        } else if self.taken > 1 << 20 {
-            self.received.drain(..self.taken);
-            self.taken = 0;
+        self.waiting.start += 4 + length;
+        if self.waiting.is_empty() {
+            self.waiting = 0..0;
         }
         Ok(Some((message, 4 + length)))
     }
 
-    /// Memory that one large book has left behind.
+    /// Room for one more read: what waits moves to the front; only what was received makes the buffer grow.
+    fn make_room(&mut self) {
+        if self.buffer.len() - self.waiting.end >= READ_BYTES / 2 {
+            return;
+        }
+        self.buffer.copy_within(self.waiting.clone(), 0);
+        self.waiting = 0..self.waiting.len();
+        if self.buffer.len() - self.waiting.end < READ_BYTES / 2 {
+            self.buffer.resize(self.buffer.len() * 2, 0);
+        }
+    }
+
+    /// Gives back the memory that a large book has taken.
     pub fn shrink(&mut self) {
-        self.received.shrink_to(1 << 16);
+        if self.waiting.is_empty() && self.buffer.len() > KEPT_BYTES {
+            self.buffer = vec![0; READ_BYTES];
+        }
     }
 }
 
