@@ -227,7 +227,7 @@ fn across(last: &Line, line: &Line) -> Border {
     if last.cells > 0 || line.cells > 0 || is_item(line) {
         return Border::Paragraph;
     }
-    let is_full = !(last.x1 + first_word(line) < last.right - 0.5 * size);
+    let is_full = last.x1 + first_word(line) >= last.right - 0.5 * size;
     if ends_sentence(&last.text) {
         let is_set_in = line.x0 > line.left + INDENT * size;
         return if is_full && !is_set_in { Border::None } else { Border::Paragraph };
@@ -277,8 +277,7 @@ fn is_item(line: &Line) -> bool {
 }
 
 fn ends_sentence(text: &str) -> bool {
-    let end = text
-        .trim_end_matches(|c: char| matches!(c, '"' | '”' | '“' | '’' | '\'' | '»' | '«' | ')' | ']' | '」' | '』'));
+    let end = text.trim_end_matches(['"', '”', '“', '’', '\'', '»', '«', ')', ']', '」', '』']);
     end.ends_with(['.', '!', '?', '…', '。', '！', '？', '؟', '۔', '।'])
 }
 

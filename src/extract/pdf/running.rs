@@ -1,7 +1,7 @@
 //! Headers, footers and page numbers: lines that stand at the same place of many pages and say the same, or count.
 //! Pure. Must never take a line of the text for one: what is not clearly repeated stays.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::lines::Line;
 
@@ -35,6 +35,7 @@ struct Candidate {
     numbers: Vec<i64>,
     /// Nothing but a number.
     is_bare: bool,
+    is_sentence: bool,
 }
 
 /// Takes the running lines out of the pages and returns them, with the page of each.
@@ -52,9 +53,13 @@ pub fn remove(pages: &mut [PageLines], body: f32) -> Vec<(usize, Line)> {
             }
         }
     }
+    let enough = (pages.len() / 4).clamp(MIN_PAGES, 2 * MIN_PAGES);
     let is_counted = |candidate: &Candidate| {
         let offset = |number: &i64| (candidate.is_top, candidate.place, number - candidate.page as i64);
-        candidate.numbers.iter().any(|number| offsets.contains(&offset(number)))
+        let pages = candidate.numbers.iter().filter_map(|number| offsets.get(&offset(number))).max();
+        // Notes count, too, and may keep step with the pages for a while; they stand below, and are sentences.
+        let is_safe = |pages: usize| candidate.is_top || pages >= enough;
+        pages.is_some_and(|pages| candidate.is_bare || (is_safe(*pages) && !candidate.is_sentence))
     };
     let is_repeated = |candidate: &Candidate| {
         let on = &repeated[&(candidate.is_top, candidate.place, candidate.key.as_str())];
@@ -129,8 +134,9 @@ fn candidates(number: usize, page: &PageLines, largest: f32) -> Vec<Candidate> {
         }
         let (key, numbers) = key(&line.text);
         let is_bare = key.chars().all(|c| !c.is_alphanumeric());
+        let is_sentence = line.text.ends_with(['.', '!', '?', ',', ';', '-', '。']);
         let place = (line.y / SAME_PLACE).round() as i32;
-        found.push(Candidate { page: number, line: at, is_top, place, key, numbers, is_bare });
+        found.push(Candidate { page: number, line: at, is_top, place, key, numbers, is_bare, is_sentence });
     };
     // Header and number may stand on one row in two columns.
     let top = order.iter().take(EDGE_LINES);
@@ -185,8 +191,8 @@ fn roman(text: &str) -> Option<i64> {
 }
 
 /// The differences between a page's printed number and its place in the file that hold, at one place of the page, for
-/// several pages near one another.
-fn offsets(candidates: &[Candidate]) -> HashSet<(bool, i32, i64)> {
+/// several pages near one another, and for how many.
+fn offsets(candidates: &[Candidate]) -> HashMap<(bool, i32, i64), usize> {
     let mut pages: HashMap<(bool, i32, i64), Vec<usize>> = HashMap::new();
     for candidate in candidates {
         for number in &candidate.numbers {
@@ -196,11 +202,11 @@ fn offsets(candidates: &[Candidate]) -> HashSet<(bool, i32, i64)> {
             }
         }
     }
-    let mut found = HashSet::new();
+    let mut found = HashMap::new();
     for (offset, mut on) in pages {
         on.dedup();
         if on.windows(MIN_PAGES).any(|near| near[MIN_PAGES - 1] - near[0] <= 2 * MIN_PAGES) {
-            found.insert(offset);
+            found.insert(offset, on.len());
         }
     }
     found

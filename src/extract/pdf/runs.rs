@@ -125,7 +125,7 @@ impl Runs {
             let width = (x1 - x0) / size;
             self.glyphs += 1;
             self.width = match self.width {
-                known if known == 0.0 => width,
+                0.0 => width,
                 known if (known - width).abs() < 0.01 => known,
                 _ => -1.0,
             };

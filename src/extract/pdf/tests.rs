@@ -26,7 +26,7 @@ fn file(objects: &[&str], trailer: &str) -> Vec<u8> {
     let mut places = Vec::new();
     for (at, object) in objects.iter().enumerate() {
         places.push(bytes.len());
-        write!(bytes, "{} 0 obj\n{object}\nendobj\n", at + 1).unwrap();
+        writeln!(bytes, "{} 0 obj\n{object}\nendobj", at + 1).unwrap();
     }
     let table = bytes.len();
     write!(bytes, "xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1).unwrap();
