@@ -55,10 +55,10 @@ fn page(raw: &str) -> PageText {
         let before = last.replace(line).filter(|_| writer.blank == 0 && !line.new_page);
         match before {
             None => writer.begin_paragraph(line.new_page),
+            // A soft hyphen at a line's end is always a cut.
+            Some(before) if before.text.ends_with('\u{ad}') => {}
             Some(before) => writer.join(match &wrapping {
                 Some(wrapping) => wrapping.joint(&before, &line),
-                // A soft hyphen at a line's end is always a cut.
-                None if before.text.ends_with('\u{ad}') => ("", 0),
                 None => ("\n", 0),
             }),
         }

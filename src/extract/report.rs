@@ -48,7 +48,7 @@ impl Report {
         let mut sections = WordCounts::default();
         let lines = ["TXT", "TEXT"].iter().any(|known| format.eq_ignore_ascii_case(known));
         for section in &document.sections {
-            if lines { sections.add(&strip::lines(&section.text)) } else { sections.add(&section.text) }
+            if lines { sections.add(&strip::spaced(&section.text)) } else { sections.add(&section.text) }
         }
         Ok(linear.compare(&sections))
     }
@@ -190,7 +190,10 @@ fn is_hidden(name: &str, element: &scraper::node::Element) -> bool {
     };
     let hidden = element.attr("hidden").is_some_and(|value| value != "until-found") || says("style", "display:none");
     let heading = name.len() == 2 && name.starts_with('h') && name != "hr";
-    hidden && !heading && name != "aside" && !["type", "epub:type", "role"].iter().any(|kind| says(kind, "note"))
+    hidden
+        && !heading
+        && !["aside", "body", "html"].contains(&name)
+        && !["type", "epub:type", "role"].iter().any(|kind| says(kind, "note"))
 }
 
 const NOT_TEXT: &[&str] = &[

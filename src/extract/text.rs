@@ -11,7 +11,6 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use self::elements::Kind;
-use self::marks::Fate;
 use super::markup::{Attributes, Sink};
 
 /// Longer headings are no headings.
@@ -211,103 +210,6 @@ impl<'a> TextBuilder<'a> {
         }
         self.gap = Gap::None;
         self.broke = false;
-    }
-
-    /// What stands behind a footnote's mark, `rest`, is about to be written.
-    fn heed_mark(&mut self, rest: &str) {
-        let next = rest.chars().next().unwrap_or(' ');
-        let before = self.page.text.chars().next_back().unwrap_or(' ');
-        let meet = next.is_alphanumeric() && before.is_alphanumeric();
-        match (self.behind, self.gap) {
-            (Behind::Gone, Gap::Space) if matches!(next, '.' | ',' | ';' | ':' | '!' | '?' | ')' | ']' | '”' | '»') =>
-            {
-                self.gap = Gap::None;
-            }
-            (Behind::Gone, Gap::None) if meet && !characters::is_cjk(next) && !characters::is_cjk(before) => {
-                self.gap = Gap::Space;
-            }
-            (Behind::Number, Gap::None) if next.is_alphabetic() => self.gap = Gap::Space,
-            _ => {}
-        }
-        self.behind = Behind::Text;
-    }
-
-    /// Begins what may be a footnote's mark.
-    fn begin_mark(&mut self, outer: &'static str, attributes: &dyn Attributes) {
-        let has = |name: &str| attributes.may_mention(name) && attributes.get(name).is_some();
-        let leads = outer == "a" && (has("href") || has("filepos"));
-        if outer == "a" {
-            self.in_link = leads;
-        }
-        let declared = (leads || outer == "sup") && marks::is_declared(attributes);
-        match &mut self.mark {
-            Some(mark) if mark.outer != outer => {
-                mark.raised |= outer == "sup";
-                mark.linked |= leads;
-                mark.declared |= declared;
-            }
-            Some(mark) if outer == "sup" => mark.depth += 1,
-            // A link inside a link: the outer one lacks its end tag.
-            Some(_) => {
-                self.give_up_mark();
-                self.begin_mark(outer, attributes);
-            }
-            None if self.ruby.is_none() && (leads || outer == "sup") => {
-                let (raised, linked) = (outer == "sup", leads || self.in_link);
-                self.mark = Some(marks::Open { outer, depth: 1, raised, linked, declared });
-            }
-            None => {}
-        }
-    }
-
-    fn end_mark(&mut self, outer: &'static str) {
-        if outer == "a" {
-            self.in_link = false;
-        }
-        let Some(mark) = self.mark.as_mut().filter(|mark| mark.outer == outer) else { return };
-        mark.depth -= 1;
-        if mark.depth > 0 {
-            return;
-        }
-        let mark = *mark;
-        self.mark = None;
-        let raw = std::mem::take(&mut self.mark_text);
-        let text = raw.trim();
-        if text.is_empty() {
-            self.write(&raw);
-        } else {
-            let gap = if raw.starts_with(char::is_whitespace) { self.gap.max(Gap::Space) } else { self.gap };
-            let at_start = self.page.text.is_empty() || gap > Gap::Space;
-            match marks::fate(mark, text, &self.page.text, gap == Gap::None && !at_start, at_start) {
-                Fate::Text => self.write(&raw),
-                Fate::Gone => {
-                    self.widen(gap);
-                    if raw.ends_with(char::is_whitespace) {
-                        self.widen(Gap::Space);
-                    }
-                    self.behind = Behind::Gone;
-                }
-                Fate::Apart => {
-                    self.widen(Gap::Space);
-                    self.write(&raw);
-                }
-                Fate::Leading => {
-                    self.write(&raw);
-                    self.behind = Behind::Number;
-                }
-                Fate::Exponent(raised) => self.write(&raised),
-            }
-        }
-        self.mark_text = raw;
-        self.mark_text.clear();
-    }
-
-    /// The open mark is text after all.
-    fn give_up_mark(&mut self) {
-        if self.mark.take().is_some() {
-            let text = std::mem::take(&mut self.mark_text);
-            self.write(&text);
-        }
     }
 
     /// Puts the readings after the base they belong to: 漢字(かんじ).

@@ -70,7 +70,7 @@ impl Candidates {
             all.iter().filter(|candidate| wanted(candidate)).cloned().collect()
         };
         let marked = pick(&|candidate| matches!(candidate.sign, Sign::Marked(_)));
-        let certain = pick(&|candidate| matches!(candidate.sign, Sign::Division(_)) || is_spaced(candidate, text));
+        let certain = pick(&|candidate| is_named(candidate, text) || is_spaced(candidate, text));
         let certain = if marked.len() >= 2 && marked.len() > certain.len() { marked } else { certain };
         let mut chosen = without_lists(certain, text);
         if chosen.len() < 2 {
@@ -87,7 +87,8 @@ impl Candidates {
                 chosen = found;
             }
         }
-        levels(chosen)
+        // One alone names the text behind it and leaves the rest without.
+        if chosen.len() > 1 { levels(chosen) } else { Vec::new() }
     }
 }
 
@@ -118,6 +119,11 @@ fn sign(paragraph: &str) -> Sign {
     let letters = paragraph.chars().filter(|c| c.is_alphabetic()).count();
     let large = paragraph.chars().filter(|c| c.is_uppercase()).count();
     if letters >= 3 && large == letters && !paragraph.ends_with([',', ';', ':']) { Sign::Capitals } else { Sign::None }
+}
+
+/// A chapter's name, and no sentence that begins with one.
+fn is_named(candidate: &Candidate, text: &str) -> bool {
+    matches!(candidate.sign, Sign::Division(_)) && !ends_sentence(&text[candidate.range.clone()])
 }
 
 /// At least four blank lines before, two behind.
@@ -168,9 +174,5 @@ fn levels(candidates: Vec<Candidate>) -> Vec<Heading> {
         Sign::Division(Division::Part) => 1,
         _ => 1 + usize::from(in_parts),
     };
-    let mut headings: Vec<Heading> = Vec::with_capacity(candidates.len());
-    for candidate in candidates {
-        headings.push(Heading { level: level(candidate.sign), range: candidate.range });
-    }
-    headings
+    candidates.into_iter().map(|found| Heading { level: level(found.sign), range: found.range }).collect()
 }

@@ -158,6 +158,8 @@ fn what_is_no_heading_makes_no_section() {
     assert_eq!(titles(&format!("{p}\n\nYES\n\n{p}\n\n12\n\n{p}\n\nand so, he said,\n\n{p}")), [""]);
     assert_eq!(titles(&format!("{p}\u{c}1\n\n{p}\u{c}2\n\n{p}\u{c}3\n\n{p}")), [""]);
     assert_eq!(titles(&format!("# mount /dev/sda /mnt\n\n{p}\n\n# umount /mnt\n\n{p}")), [""]);
+    let (one, two) = ("Section 3 tells how that is done.", "Chapter 4 is about the house and its trees.");
+    assert_eq!(titles(&format!("{p}\n\n{one}\n\n{p}\n\n{two}\n\n{p}")), [""]);
     assert_eq!(titles(&"AAA\n\nb\n\n".repeat(100)), [""]);
 }
 

@@ -194,30 +194,42 @@ fn unescape(text: &str, out: &mut String) {
     out.push_str(rest);
 }
 
-/// A text file's text. A hyphen that ends a line may go, and so may a line's end between two characters of scripts
-/// without spaces, so that each of those counts as a word.
-pub fn lines(text: &str) -> String {
+/// A text with each character of scripts without spaces as a word: a line's end between two of them may go.
+pub fn spaced(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        match c {
+            '\u{2e80}'..='\u{9fff}'
+            | '\u{f900}'..='\u{faff}'
+            | '\u{fe30}'..='\u{fe4f}'
+            | '\u{ff00}'..='\u{ff9f}'
+            | '\u{20000}'..='\u{3ffff}' => out.extend([' ', c, ' ']),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// A text file's text: a hyphen that ends a line may or may not belong to the word, and a soft one goes.
+pub fn lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         rest = &rest[c.len_utf8()..];
-        let cjk = matches!(c, '\u{2e80}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe4f}'
-            | '\u{ff00}'..='\u{ff9f}' | '\u{20000}'..='\u{3ffff}');
         let next_line = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix(['\n', '\r']));
         let next_line = next_line.map(|next| next.trim_start_matches([' ', '\t']));
-        if cjk {
-            out.extend([' ', c, ' ']);
-        } else if c == '-'
+        if matches!(c, '-' | '\u{ad}')
             && out.ends_with(|c: char| !c.is_whitespace())
             && let Some(next) = next_line.filter(|next| next.starts_with(|c: char| !c.is_whitespace()))
         {
-            out.push(LINE_HYPHEN);
+            // Gone as a soft hyphen and as a cut word's; else a hyphen, with its line's end or without.
+            out.push(if c == '-' { LINE_HYPHEN } else { '\u{ad}' });
             rest = next;
         } else {
             out.push(c);
         }
     }
-    out
+    spaced(&out)
 }
 
 /// The text of an RTF file whose characters beyond ASCII are all `\u` or in Windows' code page 1252.

@@ -83,5 +83,6 @@ pub fn is_hidden(name: &str, attributes: &dyn Attributes) -> bool {
             style.to_ascii_lowercase().contains("display:none")
         });
     let says_note = |attribute: &str| attributes.get(attribute).is_some_and(|value| value.contains("note"));
-    hidden && !matches!(kind(name), Kind::Heading(_)) && name != "aside" && !says_note("type") && !says_note("role")
+    let exempt = matches!(kind(name), Kind::Heading(_)) || matches!(name, "aside" | "body" | "html");
+    hidden && !exempt && !says_note("type") && !says_note("role")
 }

@@ -11,7 +11,8 @@
 //! | anything else, `10<sup>th</sup>`, `H<sub>2</sub>O` | left as it is | |
 
 use super::super::markup::Attributes;
-use super::characters::is_cjk;
+use super::characters::{self, is_cjk};
+use super::{Behind, Gap, TextBuilder};
 
 /// Longer text in a raised or linked element is text.
 pub const MARK_BYTES: usize = 16;
@@ -30,7 +31,7 @@ pub struct Open {
 
 /// What becomes of a mark.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Fate {
+enum Fate {
     /// It is text.
     Text,
     Gone,
@@ -42,7 +43,7 @@ pub enum Fate {
 }
 
 /// True where a link says that it leads to a note.
-pub fn is_declared(attributes: &dyn Attributes) -> bool {
+fn is_declared(attributes: &dyn Attributes) -> bool {
     if !attributes.may_mention("note") && !attributes.may_mention("fn") {
         return false;
     }
@@ -69,9 +70,108 @@ const CLASSES: &[&str] = &[
     "fn-ref",
 ];
 
+impl TextBuilder<'_> {
+    /// What stands behind a footnote's mark, `rest`, is about to be written.
+    pub(super) fn heed_mark(&mut self, rest: &str) {
+        let next = rest.chars().next().unwrap_or(' ');
+        let before = self.page.text.chars().next_back().unwrap_or(' ');
+        let meet = next.is_alphanumeric() && before.is_alphanumeric();
+        match (self.behind, self.gap) {
+            (Behind::Gone, Gap::Space) if matches!(next, '.' | ',' | ';' | ':' | '!' | '?' | ')' | ']' | '”' | '»') =>
+            {
+                self.gap = Gap::None;
+            }
+            (Behind::Gone, Gap::None) if meet && !characters::is_cjk(next) && !characters::is_cjk(before) => {
+                self.gap = Gap::Space;
+            }
+            (Behind::Number, Gap::None) if next.is_alphabetic() => self.gap = Gap::Space,
+            _ => {}
+        }
+        self.behind = Behind::Text;
+    }
+
+    /// Begins what may be a footnote's mark.
+    pub(super) fn begin_mark(&mut self, outer: &'static str, attributes: &dyn Attributes) {
+        let has = |name: &str| attributes.may_mention(name) && attributes.get(name).is_some();
+        let leads = outer == "a" && (has("href") || has("filepos"));
+        if outer == "a" {
+            self.in_link = leads;
+        }
+        let declared = (leads || outer == "sup") && is_declared(attributes);
+        match &mut self.mark {
+            Some(mark) if mark.outer != outer => {
+                mark.raised |= outer == "sup";
+                mark.linked |= leads;
+                mark.declared |= declared;
+            }
+            Some(mark) if outer == "sup" => mark.depth += 1,
+            // A link inside a link: the outer one lacks its end tag.
+            Some(_) => {
+                self.give_up_mark();
+                self.begin_mark(outer, attributes);
+            }
+            None if self.ruby.is_none() && (leads || outer == "sup") => {
+                let (raised, linked) = (outer == "sup", leads || self.in_link);
+                self.mark = Some(Open { outer, depth: 1, raised, linked, declared });
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn end_mark(&mut self, outer: &'static str) {
+        if outer == "a" {
+            self.in_link = false;
+        }
+        let Some(mark) = self.mark.as_mut().filter(|mark| mark.outer == outer) else { return };
+        mark.depth -= 1;
+        if mark.depth > 0 {
+            return;
+        }
+        let mark = *mark;
+        self.mark = None;
+        let raw = std::mem::take(&mut self.mark_text);
+        let text = raw.trim();
+        if text.is_empty() {
+            self.write(&raw);
+        } else {
+            let gap = if raw.starts_with(char::is_whitespace) { self.gap.max(Gap::Space) } else { self.gap };
+            let at_start = self.page.text.is_empty() || gap > Gap::Space;
+            match fate(mark, text, &self.page.text, gap == Gap::None && !at_start, at_start) {
+                Fate::Text => self.write(&raw),
+                Fate::Gone => {
+                    self.widen(gap);
+                    if raw.ends_with(char::is_whitespace) {
+                        self.widen(Gap::Space);
+                    }
+                    self.behind = Behind::Gone;
+                }
+                Fate::Apart => {
+                    self.widen(Gap::Space);
+                    self.write(&raw);
+                }
+                Fate::Leading => {
+                    self.write(&raw);
+                    self.behind = Behind::Number;
+                }
+                Fate::Exponent(raised) => self.write(&raised),
+            }
+        }
+        self.mark_text = raw;
+        self.mark_text.clear();
+    }
+
+    /// The open mark is text after all.
+    pub(super) fn give_up_mark(&mut self) {
+        if self.mark.take().is_some() {
+            let text = std::mem::take(&mut self.mark_text);
+            self.write(&text);
+        }
+    }
+}
+
 /// The fate of `text` (trimmed, not empty) between what is written, `before`, and what comes. `glued`: no gap is
 /// before it; `at_start`: a line begins with it.
-pub fn fate(open: Open, text: &str, before: &str, glued: bool, at_start: bool) -> Fate {
+fn fate(open: Open, text: &str, before: &str, glued: bool, at_start: bool) -> Fate {
     let number = is_number(text);
     let letter = text.len() == 1 && text.as_bytes()[0].is_ascii_lowercase();
     if !(number || is_sign(text) || (letter && (open.raised || open.declared))) {
