@@ -64,7 +64,9 @@ pub fn remove(pages: &mut [PageLines], body: f32) -> Vec<(usize, Line)> {
     let is_repeated = |candidate: &Candidate| {
         let on = &repeated[&(candidate.is_top, candidate.place, candidate.key.as_str())];
         // A chapter's header is on its pages only: neighbours within reach of one another (two sides alternate).
-        let near = on.iter().filter(|page| page.abs_diff(candidate.page) <= 4).count();
+        // In the order of the pages, so that a long book costs no more a page than a short one.
+        let until = |page: usize| on.partition_point(|on| *on < page);
+        let near = until(candidate.page + 5) - until(candidate.page.saturating_sub(4));
         near >= MIN_PAGES && !candidate.key.is_empty()
     };
     let mut verdicts: Vec<bool> = candidates
@@ -87,15 +89,12 @@ pub fn remove(pages: &mut [PageLines], body: f32) -> Vec<(usize, Line)> {
     }
     keep_what_stands_inside(&candidates, &mut verdicts);
     let mut removed = Vec::new();
+    let mut judged = candidates.iter().zip(&verdicts).peekable();
     for (number, page) in pages.iter_mut().enumerate() {
         let mut gone: Vec<usize> = (0..page.lines.len()).filter(|at| page.lines[*at].is_artifact).collect();
-        gone.extend(
-            candidates
-                .iter()
-                .zip(&verdicts)
-                .filter(|(candidate, verdict)| candidate.page == number && **verdict)
-                .map(|(candidate, _)| candidate.line),
-        );
+        while let Some((candidate, verdict)) = judged.next_if(|(candidate, _)| candidate.page == number) {
+            gone.extend(verdict.then_some(candidate.line));
+        }
         gone.sort_unstable();
         gone.dedup();
         for at in gone.into_iter().rev() {
