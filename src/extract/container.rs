@@ -12,6 +12,9 @@ use zip::result::ZipError;
 use super::source::SourceReader;
 use super::{ExtractError, Limits, Source};
 
+/// Longer names lead nowhere: every link beside such a file would be put together with its folder's name anew.
+const NAME_BYTES: usize = 1024;
+
 /// An open archive.
 pub struct Container {
     path: PathBuf,
@@ -41,7 +44,7 @@ impl Container {
         let mut by_lower_name = HashMap::new();
         for (index, name) in zip.file_names().enumerate() {
             // A name that is no text cannot be linked to.
-            let Ok(name) = name else { continue };
+            let Some(name) = name.ok().filter(|name| name.len() <= NAME_BYTES) else { continue };
             let name = normalise(&name.replace('\\', "/"));
             by_lower_name.entry(name.to_lowercase()).or_insert(index);
             by_name.insert(name, index);
@@ -154,6 +157,20 @@ fn normalise(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_with_a_monstrous_name_costs_nothing_by_the_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.zip");
+        let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+        let long = "a/".repeat(30_000);
+        for name in [format!("{long}x"), "x".to_owned()] {
+            zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        }
+        zip.finish().unwrap();
+        let container = Container::open(&Source::open(&path).unwrap(), &Limits::default()).unwrap();
+        assert_eq!((container.find(&format!("{long}x")), container.find("x")), (None, Some(1)));
+    }
 
     #[test]
     fn paths_are_normalised() {

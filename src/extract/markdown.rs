@@ -15,6 +15,20 @@ pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> 
     Ok(Document { title, sections: sections::split(&[page], Vec::new()), ..Document::default() })
 }
 
+/// A text is parsed in pieces of about this size, cut before a paragraph: the parser's tree takes up to seventy times
+/// the text. What a piece refers to in another one is not found; books are smaller than one piece.
+const PIECE: usize = 4 << 20;
+
+/// The first piece of a text, and the rest.
+fn cut(text: &str) -> (&str, &str) {
+    let window = &text[..text.floor_char_boundary(PIECE)];
+    if window.len() == text.len() {
+        return (text, "");
+    }
+    let end = window.rfind("\n\n").or_else(|| window.rfind('\n')).map_or(window.len(), |at| at + 1);
+    text.split_at(end)
+}
+
 /// The text as HTML.
 pub fn to_html(text: &str) -> String {
     let options = Options::ENABLE_TABLES
@@ -24,13 +38,28 @@ pub fn to_html(text: &str) -> String {
         | Options::ENABLE_HEADING_ATTRIBUTES
         | Options::ENABLE_YAML_STYLE_METADATA_BLOCKS;
     let mut html = String::with_capacity(text.len() * 5 / 4);
-    pulldown_cmark::html::push_html(&mut html, Parser::new_ext(text, options));
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (piece, behind) = cut(rest);
+        pulldown_cmark::html::push_html(&mut html, Parser::new_ext(piece, options));
+        super::progress::tick();
+        rest = behind;
+    }
     html
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_texts_are_read_in_pieces() {
+        let text = "word *em*\n\n".repeat(PIECE / 11 * 2 + 100);
+        let (first, rest) = cut(&text);
+        assert!(first.len() <= PIECE && first.ends_with("em*\n") && rest.starts_with("\nword"));
+        assert_eq!(to_html(&text).matches("<p>word <em>em</em></p>").count(), PIECE / 11 * 2 + 100);
+        assert_eq!(cut(&"š".repeat(PIECE)).0.len(), PIECE);
+    }
 
     #[test]
     fn headings_are_the_sections() {

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn monstrous_tags_cost_little_and_hide_nothing() {
         let attributes: String = (0..200_000).map(|n| format!(" a{n}")).collect();
-        assert_eq!(log(&format!("a<br><b id=x{attributes}>b</b>c")), "a<br></br><b>b</b>c");
+        assert_eq!(log(&format!("a<br><b id=x{attributes}>b</b>c")), "a<br></br><b x>b</b>c");
         assert_eq!(log(&format!("a<br><!-- <b{attributes} --><i>c")), "a<br></br><i>c");
         let script = format!("<script>1<b{attributes}</SCRIPT>a<br>");
         assert_eq!(log(&script), format!("<script>1<b{attributes}</script>a<br></br>"));
@@ -128,5 +128,28 @@ mod tests {
         assert_eq!(log(&unended), format!("a<br></br>x <b{attributes}"));
         let uri = format!("<br><img src='data:{}'/>x", "A".repeat(100_000));
         assert_eq!(log(&uri), "<br></br><img></img>x");
+        let uri = format!("<br><img id=x src='data:{}'/><b id=y>x", "A/=".repeat(100_000));
+        assert_eq!(log(&uri), "<br></br><img x></img><b y>x");
+    }
+
+    #[test]
+    fn disguised_attributes_cost_little_too() {
+        let attributes: String = (0..200_000).map(|n| format!(" a{n}")).collect();
+        for (disguise, expected) in [
+            ("<b x='>'", "<b>"),
+            ("<p></b", "<p></b>"),
+            ("<!----!><b", "<b>"),
+            ("<!--><b", "<b>"),
+            ("<i title='/>'></i><b", "<i></i><b>"),
+            ("<title:x><b", "<title:x><b>"),
+            ("<?x><b", "<b>"),
+        ] {
+            let read = log(&format!("<br>{disguise}{attributes}>b<i>c"));
+            let expected = expected.replace("title:", "");
+            assert_eq!(read, format!("<br></br>{expected}b<i>c"), "{disguise}");
+        }
+        // A few in each of many tags.
+        let tag = format!("<b{}>x", &attributes[..8000]);
+        assert_eq!(log(&format!("<br>{}", tag.repeat(1000))).matches("<b>x").count(), 1000);
     }
 }

@@ -168,7 +168,30 @@ fn reader(path: &Path, format: &str) -> Result<Reader, ExtractError> {
     found.map(|(_, read)| *read).ok_or_else(unknown)
 }
 
-fn finish(document: Document, path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
+/// Characters of a title, an author, a language or a note.
+const LINE_CHARS: usize = 1000;
+/// Authors, and notes.
+const MAX_LINES: usize = 100;
+
+/// Cuts what a document says of itself to what a person reads: it goes into every point of the book.
+fn shorten(document: &mut Document) {
+    let cut = |line: &mut String| {
+        if let Some((end, _)) = line.char_indices().nth(LINE_CHARS) {
+            line.truncate(end);
+        }
+    };
+    document.authors.truncate(MAX_LINES);
+    if document.notes.len() > MAX_LINES {
+        let more = document.notes.len() - MAX_LINES;
+        document.notes.truncate(MAX_LINES);
+        document.notes.push(format!("and {more} more such notes"));
+    }
+    let lines = document.title.iter_mut().chain(&mut document.language);
+    lines.chain(&mut document.authors).chain(&mut document.notes).for_each(cut);
+}
+
+fn finish(mut document: Document, path: &Path, limits: &Limits) -> Result<Document, ExtractError> {
+    shorten(&mut document);
     if document.sections.is_empty() {
         return Err(ExtractError::NoText { path: path.to_owned() });
     }
@@ -209,6 +232,18 @@ mod tests {
             let error = extract(&empty, format, &Limits::default()).unwrap_err();
             assert!(error.to_string().contains("the file is empty"), "{format}: {error}");
         }
+    }
+
+    #[test]
+    fn what_a_document_says_of_itself_has_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.html");
+        std::fs::write(&path, format!("<title>{}</title><p>x", "š".repeat(1 << 20))).unwrap();
+        let document = extract(&path, "HTML", &Limits::default()).unwrap();
+        assert_eq!(document.title.unwrap().chars().count(), LINE_CHARS);
+        let mut document = Document { notes: vec![String::new(); 300], ..Document::default() };
+        shorten(&mut document);
+        assert_eq!((document.notes.len(), document.notes[100].as_str()), (101, "and 200 more such notes"));
     }
 
     #[test]

@@ -15,6 +15,9 @@ const LEAD_WORDS: usize = 40;
 const LEAD_BYTES: usize = 600;
 /// Headings down to this level stand for entries where there are none.
 pub const HEADING_LEVELS: usize = 3;
+/// Sections of a book, nearly: entries and headings beyond these begin none, because each section costs memory of its
+/// own, and hostile ones hold a letter each.
+const MAX_STARTS: usize = 100_000;
 /// Characters of a title.
 const TITLE_CHARS: usize = 300;
 
@@ -32,7 +35,8 @@ pub struct Start {
 
 /// The sections of a book. Without any `starts`, the pages' headings and borders stand for them.
 pub fn split(pages: &[PageText], starts: Vec<Start>) -> Vec<Section> {
-    let starts = if starts.is_empty() { starts_at_headings(pages, HEADING_LEVELS) } else { starts };
+    let mut starts = if starts.is_empty() { starts_at_headings(pages, HEADING_LEVELS) } else { starts };
+    starts.truncate(MAX_STARTS);
     let mut cuts = cuts_by_page(pages, starts);
     let mut sections: Vec<Section> = Vec::new();
     for (page, cuts) in pages.iter().zip(&mut cuts) {
@@ -157,6 +161,9 @@ fn starts_at(pages: &[PageText], levels: usize, borders: bool) -> Vec<Start> {
     let top = titled.map(|heading| heading.level).min().unwrap_or(1);
     for (index, page) in pages.iter().enumerate() {
         let before = starts.len();
+        if before >= MAX_STARTS {
+            break;
+        }
         for heading in page.headings.iter().filter(|heading| (top..top + levels).contains(&heading.level)) {
             let title = title(page, heading);
             if !title.is_empty() {
@@ -271,6 +278,15 @@ mod tests {
     #[test]
     fn text_is_composed() {
         assert_eq!(split(&[page("s\u{30c}uma")], vec![])[0].text, "šuma");
+    }
+
+    #[test]
+    fn headings_beyond_all_measure_begin_no_sections() {
+        let mut one = page(&"a ".repeat(MAX_STARTS + 9));
+        one.headings = (0..MAX_STARTS + 9).map(|at| Heading { level: 1, range: at * 2..at * 2 + 1 }).collect();
+        let sections = split(&[one, page("b")], vec![]);
+        let last = &sections[MAX_STARTS - 1];
+        assert_eq!((sections.len(), last.text.split_whitespace().count()), (MAX_STARTS, 11));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::ops::Range;
 use self::elements::Kind;
 use super::markup::{Attributes, Sink};
 
+/// Of a page; a book has some thousands.
+const MAX_HEADINGS: usize = 100_000;
 /// Longer headings are no headings.
 const HEADING_BYTES: usize = 1000;
 
@@ -223,7 +225,11 @@ impl<'a> TextBuilder<'a> {
     }
 
     fn end_heading(&mut self) {
-        if let Some((level, start)) = self.heading.take() {
+        let heading = self.heading.take();
+        // One without text is no heading, and costs as much memory as one with text.
+        if let Some((level, start)) = heading.filter(|(_, start)| !self.page.text[*start..].trim().is_empty())
+            && self.page.headings.len() < MAX_HEADINGS
+        {
             self.page.headings.push(Heading { level, range: start..self.page.text.len() });
         }
     }

@@ -146,8 +146,14 @@ impl Sink for Styles {
     fn text(&mut self, _text: &str) {}
 }
 
+/// Longer names of styles are no headings' names; they are looked at for every paragraph.
+const NAME_BYTES: usize = 100;
+
 /// The level of "heading 2", "Heading2", and of the names that programs in other languages write.
 pub fn level_by_name(name: &str) -> Option<usize> {
+    if name.len() > NAME_BYTES {
+        return None;
+    }
     let name = name.trim().to_lowercase();
     let word = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let level: usize = name[word.len()..].parse().ok()?;

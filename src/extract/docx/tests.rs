@@ -142,6 +142,8 @@ fn styles_are_known_by_name_and_ancestry() {
         (level_by_name("Überschrift 2"), level_by_name("heading 10"), level_by_name("toc 1")),
         (Some(2), None, None)
     );
+    // Looked at for every paragraph, so a name of megabytes is not.
+    assert_eq!(level_by_name(&format!("{}heading 1", " ".repeat(1000))), None);
 }
 
 #[test]

@@ -4,6 +4,9 @@
 use super::super::decode;
 use super::super::markup::{self, Attributes, Sink};
 
+/// Entries of a table of contents, and lists of a navigation document, beyond these are left out.
+const MAX_LINKS: usize = 100_000;
+
 /// An entry as the table of contents has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
@@ -42,8 +45,11 @@ impl Sink for Ncx {
             "navmap" => self.in_map = true,
             "navpoint" if self.in_map => {
                 let level = self.open.len();
+                // One too many has no link of this number, so its label and target go nowhere.
                 self.open.push(self.links.len());
-                self.links.push(Link { level, ..Link::default() });
+                if self.links.len() < MAX_LINKS {
+                    self.links.push(Link { level, ..Link::default() });
+                }
             }
             "navlabel" => self.in_label = true,
             "content" => {
@@ -93,7 +99,7 @@ struct Nav {
 impl Sink for Nav {
     fn open(&mut self, name: &str, attributes: &dyn Attributes) {
         match name {
-            "nav" => {
+            "nav" if self.lists.len() < MAX_LINKS => {
                 let kind = attributes.get("type");
                 let is_toc = kind.as_ref().is_some_and(|kind| kind.split_whitespace().any(|word| word == "toc"));
                 self.lists.push(List { is_toc, has_type: kind.is_some(), links: Vec::new() });
@@ -101,9 +107,10 @@ impl Sink for Nav {
             }
             "ol" => self.depth += 1,
             "a" if self.in_nav => {
+                self.in_link = false;
                 let href = attributes.get("href").unwrap_or_default().trim().to_owned();
                 let level = self.depth.saturating_sub(1);
-                if let Some(list) = self.lists.last_mut() {
+                if let Some(list) = self.lists.last_mut().filter(|list| list.links.len() < MAX_LINKS) {
                     list.links.push(Link { title: String::new(), href, level });
                     self.in_link = true;
                 }
@@ -145,6 +152,16 @@ mod tests {
             <navPoint><navLabel><text>D</text></navLabel><content src='d.x'/></navPoint></navMap>\
             <pageList><pageTarget><navLabel><text>1</text></navLabel><content src='p'/></pageTarget></pageList></ncx>");
         assert_eq!(ncx, [link("A & B", "a.x", 0), link("C", "a.x#c", 1), link("D", "d.x", 0)]);
+    }
+
+    #[test]
+    fn entries_beyond_all_measure_are_left_out() {
+        let points = "<navPoint><content src='x'/></navPoint>".repeat(MAX_LINKS + 1);
+        assert_eq!(ncx(format!("<navMap>{points}</navMap>").as_bytes()).len(), MAX_LINKS);
+        let links = "<a href='x'>y</a>".repeat(MAX_LINKS + 1);
+        let links = nav(format!("<nav>{links}</nav>").as_bytes());
+        assert_eq!((links.len(), links[MAX_LINKS - 1].title.as_str()), (MAX_LINKS, "y"));
+        assert_eq!(nav("<nav></nav>".repeat(MAX_LINKS + 1).as_bytes()), []);
     }
 
     #[test]

@@ -18,6 +18,11 @@ use super::super::text::one_line;
 
 /// Deeper packages are not handed to `epub`; real ones have a depth of four.
 const MAX_DEPTH: usize = 64;
+/// Nor are larger ones, because it makes a tree of them, of nearly two kilobytes an element.
+const MAX_TREE_BYTES: usize = 4 << 20;
+const MAX_TREE_ELEMENTS: usize = 100_000;
+/// Of the manifest, and of the spine. Real books have up to some thousands.
+const MAX_ITEMS: usize = 200_000;
 
 /// An item of the manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +50,7 @@ pub struct Package {
     pub ncx: Option<String>,
     open: usize,
     depth: usize,
+    elements: usize,
 }
 
 impl Package {
@@ -56,16 +62,17 @@ impl Package {
 impl Sink for Package {
     fn open(&mut self, name: &str, attributes: &dyn Attributes) {
         self.open += 1;
+        self.elements += 1;
         self.depth = self.depth.max(self.open);
         let get = |name| attributes.get(name).map(|value| value.trim().to_owned());
         match name {
-            "item" => self.items.push(Item {
+            "item" if self.items.len() < MAX_ITEMS => self.items.push(Item {
                 id: get("id").unwrap_or_default(),
                 href: get("href").unwrap_or_default(),
                 media_type: get("media-type").unwrap_or_default().to_ascii_lowercase(),
                 is_nav: get("properties").is_some_and(|value| value.split_whitespace().any(|word| word == "nav")),
             }),
-            "itemref" => self.spine.push(ItemRef {
+            "itemref" if self.spine.len() < MAX_ITEMS => self.spine.push(ItemRef {
                 id: get("idref").unwrap_or_default(),
                 linear: get("linear").is_none_or(|value| !value.eq_ignore_ascii_case("no")),
             }),
@@ -114,7 +121,7 @@ impl About {
 
 /// The package document as the crate `epub` reads it, None where it refuses it. Hrefs are as in the document.
 pub fn epub_doc(package: &Package, bytes: &[u8]) -> Option<EpubDoc<Cursor<Vec<u8>>>> {
-    if package.depth > MAX_DEPTH {
+    if package.depth > MAX_DEPTH || package.elements > MAX_TREE_ELEMENTS || bytes.len() > MAX_TREE_BYTES {
         return None;
     }
     EpubDoc::from_reader(Cursor::new(archive_of(bytes)?)).ok()
@@ -162,6 +169,18 @@ mod tests {
     fn an_error_in_the_middle_loses_no_spine() {
         let broken = OPF.replace("<spine", "<meta & x><spine");
         assert_eq!(Package::parse(broken.as_bytes()).spine.len(), 2);
+    }
+
+    #[test]
+    fn monstrous_packages_take_no_monstrous_memory() {
+        for more in ["<x/>".repeat(MAX_TREE_ELEMENTS), " ".repeat(MAX_TREE_BYTES)] {
+            let wide = OPF.replace("<spine", &format!("{more}<spine"));
+            let package = Package::parse(wide.as_bytes());
+            assert_eq!((package.spine.len(), About::read(&package, wide.as_bytes())), (2, None));
+        }
+        let many = format!("<p>{}{}</p>", "<item/>".repeat(MAX_ITEMS + 9), "<itemref/>".repeat(MAX_ITEMS + 9));
+        let package = Package::parse(many.as_bytes());
+        assert_eq!((package.items.len(), package.spine.len()), (MAX_ITEMS, MAX_ITEMS));
     }
 
     #[test]

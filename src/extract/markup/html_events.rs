@@ -4,7 +4,7 @@
 //! a browser that reads `<title/>` or `<script/>` as HTML swallows the rest of the page.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use html5ever::TokenizerResult;
 use html5ever::tendril::StrTendril;
@@ -25,76 +25,82 @@ const END_TAG_OPTIONAL: &[&str] = &[
     "tfoot", "th", "thead", "tr",
 ];
 
-/// Longer tags lose their attributes.
-const TAG_BYTES: usize = 8 << 10;
+/// The tokenizer compares each attribute of a tag with all others, so a tag has no more than about as many.
+const MAX_ATTRIBUTES: usize = 100;
+/// Bytes that the tokenizer is given at a time.
+const PIECE: usize = 128;
 
 /// Feeds the whole of `text` to `sink` and hands it back.
 pub fn feed<S: Sink>(text: &str, sink: S, vocabulary: Vocabulary) -> S {
+    let text = escape_unended_tag(text);
     let input = BufferQueue::default();
-    input.push_back(StrTendril::from_slice(&shorten_tags(text, vocabulary)));
-    let tokenizer = Tokenizer::new(Adapter { sink: RefCell::new(sink), vocabulary }, TokenizerOpts::default());
-    // The adapter never asks for a script to be run; an encoding's announcement is the one reason to pause.
-    while !matches!(tokenizer.feed(&input), TokenizerResult::Done) {}
+    let adapter = Adapter { sink: RefCell::new(sink), vocabulary, silent: Cell::new(true) };
+    let tokenizer = Tokenizer::new(adapter, TokenizerOpts::default());
+    // The tokenizer is silent within a tag, a comment and a declaration alone. What may have begun attributes since it
+    // last spoke is counted; after too many it is given only what may end such a thing.
+    let mut begun = 0;
+    let mut rest = &*text;
+    while !rest.is_empty() {
+        let monstrous = begun > MAX_ATTRIBUTES;
+        let length = match monstrous {
+            true => rest.find('>').map_or(rest.len(), |end| end + 1),
+            false => rest.floor_char_boundary(PIECE),
+        };
+        let (piece, behind) = rest.split_at(length);
+        input.push_back(if monstrous { ends(piece) } else { StrTendril::from_slice(piece) });
+        tokenizer.sink.silent.set(true);
+        // The adapter never asks for a script to be run; an encoding's announcement is the one reason to pause.
+        while !matches!(tokenizer.feed(&input), TokenizerResult::Done) {}
+        if !tokenizer.sink.silent.get() {
+            begun = 0;
+        }
+        if !monstrous {
+            begun += piece.bytes().filter(|byte| byte.is_ascii_whitespace() || matches!(byte, b'/' | b'=')).count();
+        }
+        rest = behind;
+    }
     tokenizer.end();
     tokenizer.sink.sink.into_inner()
 }
 
-/// Drops the attributes of monstrous tags, because the tokenizer compares each attribute of a tag with all others.
-/// Real ones hold an image as a data URI, nothing that is needed here. A tag that never ends was a "less than".
-fn shorten_tags(text: &str, vocabulary: Vocabulary) -> Cow<'_, str> {
-    let bytes = text.as_bytes();
-    let mut out = String::new();
-    let (mut copied, mut at) = (0, 0);
-    while let Some(found) = bytes[at..].iter().position(|byte| *byte == b'<') {
-        let start = at + found;
-        at = start + 1;
-        if bytes[at..].starts_with(b"!--") {
-            at = position_of(bytes, at, b"-->").unwrap_or(bytes.len());
-            continue;
-        }
-        let name_end =
-            bytes[at..].iter().position(|byte| !byte.is_ascii_alphanumeric()).map_or(bytes.len(), |n| at + n);
-        if name_end == at {
-            continue;
-        }
-        let Some(end) = bytes[at..].iter().position(|byte| *byte == b'>').map(|end| at + end) else {
-            out.push_str(&text[copied..start]);
-            out.push_str(&text[start..].replace('<', "&lt;"));
-            return Cow::Owned(out);
-        };
-        let name = &text[at..name_end];
-        let self_closed = bytes[end - 1] == b'/';
-        if end - at > TAG_BYTES {
-            out.push_str(&text[copied..name_end]);
-            out.push(' ');
-            copied = end - usize::from(self_closed);
-        }
-        at = end + 1;
-        if vocabulary == Vocabulary::Html && raw_kind(&name.to_ascii_lowercase()).is_some() && !self_closed {
-            at = position_of(bytes, at, format!("</{name}").as_bytes()).unwrap_or(bytes.len());
-        }
+/// What of a monstrous tag, comment or declaration may end it or a value in it.
+fn ends(piece: &str) -> StrTendril {
+    let self_closed = piece.ends_with("/>");
+    let ends = piece.chars().filter(|c| matches!(c, '"' | '\'' | '-' | '!'));
+    let close = if self_closed { "/>" } else { ">" };
+    let mut ends: StrTendril = ends.collect();
+    if piece.ends_with('>') {
+        ends.push_slice(close);
     }
-    if copied == 0 {
-        return Cow::Borrowed(text);
-    }
-    out.push_str(&text[copied..]);
-    Cow::Owned(out)
+    ends
 }
 
-/// Where `what` (ASCII, any case) begins at or behind `from`.
-fn position_of(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
-    bytes[from..].windows(what.len()).position(|part| part.eq_ignore_ascii_case(what)).map(|at| from + at)
+/// A tag that never ends was a "less than".
+fn escape_unended_tag(text: &str) -> Cow<'_, str> {
+    let behind_tags = text.rfind('>').map_or(0, |at| at + 1);
+    let mut starts = text[behind_tags..].match_indices('<').map(|(at, _)| behind_tags + at);
+    match starts.find(|at| text[at + 1..].starts_with(|c: char| c.is_ascii_alphanumeric())) {
+        Some(start) => Cow::Owned(format!("{}{}", &text[..start], text[start..].replace('<', "&lt;"))),
+        None => Cow::Borrowed(text),
+    }
 }
 
 struct Adapter<S> {
     sink: RefCell<S>,
     vocabulary: Vocabulary,
+    /// Nothing came of the last piece.
+    silent: Cell<bool>,
 }
 
 impl<S: Sink> TokenSink for Adapter<S> {
     type Handle = ();
 
     fn process_token(&self, token: Token, _line: u64) -> TokenSinkResult<()> {
+        // Complaints come in the middle of things.
+        if matches!(token, Token::ParseError(_)) {
+            return TokenSinkResult::Continue;
+        }
+        self.silent.set(false);
         let mut sink = self.sink.borrow_mut();
         let html = self.vocabulary == Vocabulary::Html;
         match token {

@@ -8,6 +8,8 @@ use super::palm::{be16, be32};
 
 /// Of all tables of a book together. A book of 64 MB in KF8 has some 8,000 fragments.
 const MAX_ENTRIES: usize = 100_000;
+/// Rows of a table's description, each of which is looked at for every entry. Real ones have up to a few dozen.
+const MAX_TAGS: usize = 1000;
 /// Of all strings of a table.
 const MAX_STRING_BYTES: usize = 16 << 20;
 /// Of one string; longer ones are no titles.
@@ -95,6 +97,9 @@ impl Description {
         let length = field(tagx + 4)? as usize;
         let control_bytes = field(tagx + 8)? as usize;
         let rows = tagx.checked_add(length).and_then(|end| bytes.get(tagx + 12..end)).ok_or(NO_INDEX)?;
+        if rows.len() > MAX_TAGS * 4 {
+            return Err(NO_INDEX);
+        }
         let tags = rows
             .chunks_exact(4)
             .map(|row| Tag { tag: row[0], values: row[1], mask: row[2], is_end: row[3] == 1 })
@@ -239,6 +244,15 @@ pub mod tests {
         assert_eq!((index.entries[2].value(6, 3), index.entries[2].value(6, 4)), (Some(4), None));
         assert_eq!((index.string(0), index.string(4)), (Some(b"abc".as_slice()), Some("ž".as_bytes())));
         assert_eq!((index.string(99), index.string(1 << 16)), (None, None));
+    }
+
+    #[test]
+    fn a_description_of_endless_tags_is_none() {
+        let mut description = description(1, 0);
+        let tagx = description.windows(4).position(|part| part == b"TAGX").unwrap();
+        description[tagx + 4..tagx + 8].copy_from_slice(&(12 + 4 * (MAX_TAGS as u32 + 1)).to_be_bytes());
+        description.extend_from_slice(&[1, 1, 0, 0].repeat(MAX_TAGS + 1));
+        assert!(matches!(read(&[description, record(&[&[1, b'0', 0]])]), Err(Fault::Damaged(_))));
     }
 
     #[test]

@@ -82,6 +82,11 @@ fn anchors_stand_at_their_elements() {
 }
 
 #[test]
+fn headings_without_text_are_none() {
+    assert_eq!(page("<h1/><h2> </h2><p>a</p><h3>b</h3>").headings.len(), 1);
+}
+
+#[test]
 fn depth_costs_nothing() {
     let depth = 100_000;
     let xml = format!("{}x{}", "<div>".repeat(depth), "</div>".repeat(depth));
