@@ -11,6 +11,7 @@ use alexandria_ingestd::extract::report::{Report, WordCounts};
 use alexandria_ingestd::extract::{Limits, Source, extract};
 
 use crate::books::{EPUB_PACKAGES, debian_book, debian_books};
+use crate::damage::{Seeded, damage};
 
 fn epub(path: &Path) -> Document {
     extract(path, "EPUB", &Limits::default()).unwrap_or_else(|error| panic!("{error}"))
@@ -101,35 +102,6 @@ fn other_formats_keep_every_word_too() {
         let report = Report::measure(&Source::open(&path).unwrap(), format, &document, &Limits::default()).unwrap();
         assert_eq!((report.lost, report.doubled), (0, 0), "{format}: {report:?}");
         assert!(report.words_linear > 3_000, "{format}: {}", report.words_linear);
-    }
-}
-
-/// A small generator with a fixed seed (xorshift), so that a failure can be repeated.
-pub struct Seeded(pub u64);
-
-impl Seeded {
-    pub fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit.max(1) as u64) as usize
-    }
-}
-
-/// One damage: cut, flipped, doubled, removed or nested.
-pub fn damage(bytes: &mut Vec<u8>, random: &mut Seeded) {
-    let at = random.below(bytes.len());
-    let end = (at + random.below(200)).min(bytes.len());
-    match random.below(6) {
-        0 => bytes.truncate(at),
-        1 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (at % 8)),
-        2 => drop(bytes.drain(at..end)),
-        3 => {
-            let copy = bytes[at..end].to_vec();
-            bytes.splice(at..at, copy);
-        }
-        4 => drop(bytes.splice(at..at, b"<div><![CDATA[<!--&#x;&;<a id='".iter().copied())),
-        _ => drop(bytes.splice(at..at, b"<b><ruby><rt><svg><title><template>".repeat(2000))),
     }
 }
 

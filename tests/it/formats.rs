@@ -14,7 +14,7 @@ use alexandria_ingestd::extract::report::{Report, WordCounts};
 use alexandria_ingestd::extract::{ExtractError, Limits, Source, extract};
 
 use crate::books::{debian_book, debian_books};
-use crate::extract::{Seeded, damage};
+use crate::damage::{Seeded, damage};
 
 const CONVERTED: [&str; 4] = ["fb2", "docx", "rtf", "htmlz"];
 

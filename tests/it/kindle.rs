@@ -11,7 +11,7 @@ use alexandria_ingestd::extract::report::{Report, WordCounts};
 use alexandria_ingestd::extract::{ExtractError, Limits, Source, extract};
 
 use crate::books::debian_book;
-use crate::extract::{Seeded, damage};
+use crate::damage::{Seeded, damage};
 
 /// Kinds of file: the name's end, the format, and what the converter is told.
 const KINDS: [(&str, &str, &[&str]); 4] = [

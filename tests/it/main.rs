@@ -5,16 +5,24 @@ mod books;
 mod calibre;
 mod control;
 mod daemon;
+mod damage;
+mod damaged;
+mod damaged_service;
 mod embed;
 mod extract;
 mod fallback;
 mod formats;
+// Of the fuzz targets' crate; the fuzzer uses all of it, the tests replay its findings.
+#[allow(dead_code)]
+#[path = "../fuzz/src/inputs.rs"]
+mod inputs;
 mod kindle;
 mod library;
 mod main_job;
 mod pdf;
 mod qdrant_server;
 mod queue;
+mod regressions;
 mod sandbox;
 mod service;
 mod store;
