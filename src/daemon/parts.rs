@@ -206,7 +206,8 @@ fn warm_up(sandbox: &Sandbox) -> Result<(), DaemonError> {
             missing.extend((!landlock).then_some("Landlock"));
             missing.extend((!seccomp).then_some("seccomp"));
             tracing::warn!(
-                "this kernel lacks {}: the child processes that read books are confined less; {cost}",
+                "{} cannot be had here (an old kernel, or a container that forbids it): the child processes that read \
+                 books are confined less; {cost}",
                 missing.join(" and ")
             );
         }

@@ -13,7 +13,7 @@ use alexandria_ingestd::extract::{Limits, Source, extract};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::books::{debian_book, debian_books};
-use crate::extract::{Seeded, damage};
+use crate::damage::{Seeded, damage};
 use crate::kindle::converted;
 
 fn read(path: &Path) -> Document {
