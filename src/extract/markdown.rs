@@ -8,7 +8,7 @@ use crate::domain::Document;
 /// Reads a Markdown file; its first heading, where it is of the first level, is the title.
 pub fn read(source: &Source, limits: &Limits) -> Result<Document, ExtractError> {
     let bytes = source.read_text(limits)?;
-    let page = html::parse(&to_html(&decode::plain(&bytes)));
+    let page = html::parse(&to_html(&decode::plain(&bytes), source, limits)?);
     let heading = page.headings.first().filter(|heading| heading.level == 1);
     let title = heading.map(|heading| super::text::one_line(&page.text[heading.range.clone()]));
     let title = title.filter(|title| !title.is_empty());
@@ -29,8 +29,9 @@ fn cut(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// The text as HTML.
-pub fn to_html(text: &str) -> String {
+/// The text as HTML, of at most four times the bytes that a text may have: a quote mark of two bytes becomes
+/// twenty-seven.
+pub fn to_html(text: &str, source: &Source, limits: &Limits) -> Result<String, ExtractError> {
     let options = Options::ENABLE_TABLES
         | Options::ENABLE_FOOTNOTES
         | Options::ENABLE_STRIKETHROUGH
@@ -43,9 +44,14 @@ pub fn to_html(text: &str) -> String {
         let (piece, behind) = cut(rest);
         pulldown_cmark::html::push_html(&mut html, Parser::new_ext(piece, options));
         super::progress::tick();
+        let limit = limits.max_text_bytes.saturating_mul(4);
+        if html.len() as u64 > limit {
+            let what = "it as HTML".to_owned();
+            return Err(ExtractError::TooLarge { path: source.path().to_owned(), what, limit });
+        }
         rest = behind;
     }
-    html
+    Ok(html)
 }
 
 #[cfg(test)]
@@ -57,8 +63,23 @@ mod tests {
         let text = "word *em*\n\n".repeat(PIECE / 11 * 2 + 100);
         let (first, rest) = cut(&text);
         assert!(first.len() <= PIECE && first.ends_with("em*\n") && rest.starts_with("\nword"));
-        assert_eq!(to_html(&text).matches("<p>word <em>em</em></p>").count(), PIECE / 11 * 2 + 100);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.md");
+        std::fs::write(&path, &text).unwrap();
+        let document = read(&Source::open(&path).unwrap(), &Limits::default()).unwrap();
+        assert_eq!(document.words(), 2 * (PIECE / 11 * 2 + 100));
         assert_eq!(cut(&"š".repeat(PIECE)).0.len(), PIECE);
+    }
+
+    #[test]
+    fn quotes_in_quotes_do_not_grow_beyond_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.md");
+        std::fs::write(&path, "> ".repeat(100_000) + "x").unwrap();
+        let source = Source::open(&path).unwrap();
+        assert_eq!(read(&source, &Limits::default()).unwrap().words(), 1);
+        let limits = Limits { max_text_bytes: 300_000, ..Limits::default() };
+        assert!(matches!(read(&source, &limits), Err(ExtractError::TooLarge { limit: 1_200_000, .. })));
     }
 
     #[test]

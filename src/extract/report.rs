@@ -74,7 +74,7 @@ impl WordCounts {
                 counts.add_html(&decode::markup(&source.read_text(limits)?));
             }
             "MD" | "MARKDOWN" => {
-                counts.add_html(&markdown::to_html(&decode::plain(&source.read_text(limits)?)));
+                counts.add_html(&markdown::to_html(&decode::plain(&source.read_text(limits)?), source, limits)?);
             }
             "TXT" | "TEXT" => counts.add(&strip::lines(&decode::plain(&source.read_text(limits)?))),
             "FB2" | "FBZ" => counts.add(&strip::xml(&decode::markup(&fb2::bytes_of(source, limits)?), &strip::FB2)),

@@ -1,7 +1,7 @@
 //! What a font's codes mean: text, width and direction, each code looked up once. Must never draw, and never invent a
 //! character for a glyph that nothing maps.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +18,10 @@ use super::file;
 /// Mappings taken from one embedded font.
 const MAX_MAPPINGS: usize = 200_000;
 
+/// Characters that ranges of widths name, in all fonts of a document. The parser writes down each; a hostile font names
+/// four billion in twenty bytes, real ones the sixty-five thousand that there can be (ISO 32000-2, 9.7.4.3).
+const MAX_RANGED_WIDTHS: u64 = 4 << 20;
+
 /// The fonts of a document.
 pub struct Fonts<'a> {
     cache: FontCache<'a>,
@@ -25,6 +29,7 @@ pub struct Fonts<'a> {
     programs: FontResolverFn,
     cmaps: CMapResolverFn,
     limits: Limits,
+    ranged_widths: Cell<u64>,
 }
 
 /// A font by the place of its dictionary: equal bytes at one place are one font.
@@ -43,6 +48,7 @@ impl<'a> Fonts<'a> {
             }),
             cmaps: Arc::new(hayro_cmap::load_embedded),
             limits: limits.clone(),
+            ranged_widths: Cell::new(0),
         }
     }
 
@@ -67,6 +73,12 @@ impl<'a> Fonts<'a> {
                 return None;
             }
         }
+        if let Some(inner) = &inner {
+            self.ranged_widths.set(self.ranged_widths.get().saturating_add(ranged_widths(inner)));
+            if self.ranged_widths.get() > MAX_RANGED_WIDTHS {
+                return None;
+            }
+        }
         let font = self.cache.font(dict, &self.programs, &self.cmaps)?;
         let is_type3 = dict.get::<Name<'_>>("Subtype").is_some_and(|name| name.as_str() == "Type3");
         let scale = if is_type3 { type3_scale(&font) } else { 1.0 };
@@ -81,6 +93,33 @@ impl<'a> Fonts<'a> {
             codes: RefCell::default(),
         })
     }
+}
+
+/// The characters in a font's ranges of widths, read as the parser will read them.
+fn ranged_widths(dict: &Dict<'_>) -> u64 {
+    let mut count = 0u64;
+    let mut add = |first: u32, last: u32| count = count.saturating_add(u64::from(last.saturating_sub(first)) + 1);
+    if let Some(widths) = dict.get::<Array<'_>>("W") {
+        let mut parts = widths.flex_iter();
+        loop {
+            if parts.next::<(u32, Array<'_>)>().is_some() {
+                continue;
+            }
+            let Some((first, last, _)) = parts.next::<(u32, u32, f32)>() else { break };
+            add(first, last);
+        }
+    }
+    if let Some(widths) = dict.get::<Array<'_>>("W2") {
+        let mut parts = widths.flex_iter();
+        loop {
+            if parts.next::<(u32, Array<'_>)>().is_some() {
+                continue;
+            }
+            let Some((first, last, ..)) = parts.next::<(u32, u32, f32, f32, f32)>() else { break };
+            add(first, last);
+        }
+    }
+    count
 }
 
 /// A Type 3 font has no em; its letters are taken to be half of one wide, as most are.

@@ -156,13 +156,18 @@ fn replaced(from: &str, to: &str) -> Vec<u8> {
 }
 
 fn map(body: &str) -> Vec<u8> {
+    composite(body, "/W[0[500]1 3 600]")
+}
+
+/// A page in a font of two bytes a letter, with this map to Unicode and these widths.
+fn composite(body: &str, widths: &str) -> Vec<u8> {
     let font = "<</Type/Font/Subtype/Type0/BaseFont/X/Encoding/Identity-H/DescendantFonts[8 0 R]/ToUnicode 7 0 R>>";
     let mut list = objects(&[]);
     list[3] = stream("", b"BT /F1 12 Tf <000100020003> Tj ET");
     list[4] = font.into();
     list.push(b"null".to_vec());
     list.push(stream("", format!("/CIDInit/ProcSet findresource begin begincmap {body} endcmap end").as_bytes()));
-    list.push(b"<</Type/Font/Subtype/CIDFontType2/BaseFont/X/DW 1000/W[0[500]1 4000000000 600]>>".to_vec());
+    list.push(format!("<</Type/Font/Subtype/CIDFontType2/BaseFont/X/DW 1000{widths}>>").into_bytes());
     file(&list)
 }
 
@@ -360,6 +365,9 @@ const ATTACKS: &[Attack] = &[
     ("font-widths-of-billions", || {
         replaced(FONT, "<</Type/Font/Subtype/Type1/BaseFont/X/FirstChar -2147483648/LastChar 2147483647/Widths[1 2]>>")
     }),
+    ("widths-of-four-billion-letters", || composite("", "/W[0[500]1 4000000000 600]")),
+    ("widths-of-four-billion-vertical-letters", || composite("", "/W2[0 4000000000 1 2 3]")),
+    ("widths-of-all-letters-again-and-again", || composite("", &format!("/W[{}]", "0 65535 1 ".repeat(50_000)))),
     ("map-ranges-of-everything", || map(&"1 beginbfrange <0000> <FFFFFFFF> <0041> endbfrange ".repeat(2000))),
     ("map-ranges-of-16-bits", || map(&"1 beginbfrange <0000> <FFFF> <0041> endbfrange ".repeat(5000))),
     ("map-cid-ranges", || map(&"1 begincidrange <00000000> <FFFFFFFF> 0 endcidrange ".repeat(2000))),
