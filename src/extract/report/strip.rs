@@ -260,6 +260,7 @@ pub fn rtf(bytes: &[u8]) -> String {
     const BREAKS: &[&str] = &["par", "line", "tab", "cell", "row", "sect", "page", "pard", "emspace", "enspace"];
     let text: String = bytes.iter().map(|byte| *byte as char).collect();
     let text = text.replace("\\\\'7b", "\\{").replace("\\\\'7d", "\\}");
+    let text = text.replace("\\'5c'7b", "\\{").replace("\\'5c'7d", "\\}");
     let mut out = String::new();
     // Depth of braces; where it was when what is skipped began.
     let (mut depth, mut skipping) = (0usize, None);

@@ -53,6 +53,7 @@ fn what_is_not_text_is_left_out() {
 #[test]
 fn braces_as_calibre_writes_them_and_raised_marks_are_read() {
     assert_eq!(text("$\\\\'7bHOME\\\\'7d/x \\\\'7e"), "${HOME}/x \\'7e");
+    assert_eq!(text("$\\'5c'7bHOME\\'5c'7d/x \\'5c'7e"), "${HOME}/x \\'7e");
     let raised = "word{\\super [1]} and area{\\super 3}, 5 km\\super 2\\nosupersub  wide";
     assert_eq!(text(raised), "word [1] and area 3, 5 km² wide");
 }

@@ -47,6 +47,9 @@ impl<'a> Tokens<'a> {
                 b'\'' => {
                     let hex = self.run(2, |byte| byte.is_ascii_hexdigit());
                     let value = std::str::from_utf8(hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+                    if let (Some(b'\\'), Some(brace)) = (value, self.twice_escaped_brace()) {
+                        return Some(brace);
+                    }
                     value.map_or(Token::Symbol(b'\''), Token::Byte)
                 }
                 // One line end of two bytes is one.
@@ -54,11 +57,7 @@ impl<'a> Tokens<'a> {
                     self.run(1, |byte| byte == b'\n');
                     Token::Symbol(b'\n')
                 }
-                // Calibre's writer escapes the backslash of a brace that it has escaped already.
-                b'\\' if matches!(self.bytes.get(self.at..self.at + 3), Some(b"'7b" | b"'7d")) => {
-                    self.at += 3;
-                    Token::Symbol(if self.bytes[self.at - 1] == b'b' { b'{' } else { b'}' })
-                }
+                b'\\' => self.twice_escaped_brace().unwrap_or(Token::Symbol(b'\\')),
                 other => Token::Symbol(other),
             });
         }
@@ -80,6 +79,20 @@ impl<'a> Tokens<'a> {
             self.at = self.at.saturating_add(length).min(self.bytes.len());
         }
         Some(Token::Word(&word[..word.len().min(WORD_BYTES)], number))
+    }
+}
+
+impl<'a> Tokens<'a> {
+    /// Calibre's writer escapes the backslash of a brace that it has escaped already: what is left of the brace's
+    /// escape stands behind an escaped backslash.
+    fn twice_escaped_brace(&mut self) -> Option<Token<'a>> {
+        let brace = match self.bytes.get(self.at..self.at + 3)? {
+            b"'7b" => b'{',
+            b"'7d" => b'}',
+            _ => return None,
+        };
+        self.at += 3;
+        Some(Token::Symbol(brace))
     }
 }
 
