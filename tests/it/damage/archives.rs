@@ -191,7 +191,7 @@ struct Bits {
 
 impl Bits {
     fn bit(&mut self, bit: bool) {
-        if self.used % 8 == 0 {
+        if self.used.is_multiple_of(8) {
             self.bytes.push(0);
         }
         if let Some(last) = self.bytes.last_mut() {
@@ -209,7 +209,7 @@ impl Bits {
     }
 
     fn zeros(&mut self, mut bits: u64) {
-        while self.used % 8 != 0 && bits > 0 {
+        while !self.used.is_multiple_of(8) && bits > 0 {
             self.bit(false);
             bits -= 1;
         }
@@ -275,9 +275,8 @@ pub fn recipes() -> Vec<Recipe> {
             }
         });
         add("names-of-64-kb", |all, _| {
-            (0..50u8).for_each(|at| {
-                all.push(Entry::stored([&[b'a' + at % 26], &[b'/', b'x'][..]].concat().repeat(21_000), b""))
-            });
+            (0..50u8)
+                .for_each(|at| all.push(Entry::stored([&[b'a' + at % 26], &b"/x"[..]].concat().repeat(21_000), b"")));
         });
         add("100000-entries", |all, _| {
             (0..100_000).for_each(|at| all.push(Entry::stored(format!("{at:x}.html"), b"")));

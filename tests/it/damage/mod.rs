@@ -23,6 +23,9 @@ pub type File = (String, &'static str, Vec<u8>);
 /// A hostile file that is made when its turn comes.
 type Recipe = (String, &'static str, Box<dyn Fn() -> Vec<u8> + Send>);
 
+/// A name, and what makes the file.
+type Attack = (&'static str, fn() -> Vec<u8>);
+
 fn recipe(name: impl Into<String>, format: &'static str, make: impl Fn() -> Vec<u8> + Send + 'static) -> Recipe {
     (name.into(), format, Box::new(make))
 }

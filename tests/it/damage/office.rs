@@ -77,7 +77,6 @@ const ATTACKS: &[Attack] = &[
     ("EPUB", "links-in-a-folder-with-a-long-name", || {
         let folder = "a/".repeat(32_000);
         let mut files = archive("EPUB");
-        files[1].1 = files[1].1.iter().copied().collect::<Vec<u8>>();
         let container = format!("<container><rootfile full-path='{folder}c.opf'/></container>");
         let itemrefs = "<itemref idref='a'/>".repeat(1000);
         let items: String = (0..100_000).map(|n| format!("<item id='i{n}' href='x' properties='nav'/>")).collect();

@@ -1,6 +1,6 @@
 //! RTF that lies about its lengths, nests and floods. Must never be larger than a few megabytes.
 
-use super::{Recipe, recipe};
+use super::{Attack, Recipe, recipe};
 
 const BIG: usize = 3 << 20;
 
@@ -17,7 +17,7 @@ fn nest(open: &[u8], text: &[u8], close: &[u8]) -> Vec<u8> {
     [open.repeat(times), text.to_vec(), close.repeat(times)].concat()
 }
 
-const BODIES: &[(&str, fn() -> Vec<u8>)] = &[
+const BODIES: &[Attack] = &[
     ("deep", || nest(b"{", b"x", b"}")),
     ("deep-unclosed", || fill(b"{")),
     ("closed-only", || fill(b"}x")),

@@ -1,7 +1,7 @@
 //! Plain text and Markdown that is none, or too much of one thing. Must never be a valid book by accident.
 
 use super::mutate::Seeded;
-use super::{Recipe, recipe};
+use super::{Attack, Recipe, recipe};
 
 const BIG: usize = 3 << 20;
 
@@ -19,7 +19,7 @@ fn noise(seed: u64, keep: fn(u8) -> u8) -> Vec<u8> {
     (0..1 << 20).map(|_| keep(random.below(256) as u8)).collect()
 }
 
-const TEXTS: &[(&str, fn() -> Vec<u8>)] = &[
+const TEXTS: &[Attack] = &[
     ("60-mb-one-word", || vec![b'x'; 60 << 20]),
     ("60-mb-of-spaces", || vec![b' '; 60 << 20]),
     ("60-mb-of-marks", || "\u{316}\u{301}".repeat(15 << 20).into_bytes()),
@@ -43,7 +43,7 @@ const TEXTS: &[(&str, fn() -> Vec<u8>)] = &[
     ("expanding", || fill("\u{fdfa}\u{1d160}\u{0958}")),
 ];
 
-const MARKDOWNS: &[(&str, fn() -> Vec<u8>)] = &[
+const MARKDOWNS: &[Attack] = &[
     ("quotes", || nest("> ", "x", "")),
     ("quotes-by-line", || (0..2000).flat_map(|n| format!("{}x\n", ">".repeat(n)).into_bytes()).collect()),
     ("lists", || (0..2000).flat_map(|n| format!("{}- x\n", " ".repeat(n * 2)).into_bytes()).collect()),
