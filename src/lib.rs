@@ -24,6 +24,7 @@
 //! | [`control`] | the protocol, the server on the Unix socket, the client | read the library or run a job itself |
 //! | [`config`] | every setting, its default and its check | accept an unknown key |
 //! | [`telemetry`] | the log (journald or stderr) and the rates in the status | block a stage |
+//! | [`failpoint`] | where tests kill the process: around every write | exist in a release, or do anything else |
 //! | [`clock`] | the wall clock, as the state keeps it | measure a duration |
 //! | [`daemon`] | the composition root: builds, starts, notifies systemd, stops in order | hold logic of a stage |
 //!
@@ -49,6 +50,7 @@ pub mod daemon;
 pub mod domain;
 pub mod embed;
 pub mod extract;
+pub mod failpoint;
 pub mod ingest;
 pub mod library;
 pub mod queue;

@@ -9,7 +9,8 @@ use super::{Config, ConfigError, DEFAULT_PATH};
 pub type Overrides = [(String, String)];
 
 /// Variables with the project's prefix that are not configuration.
-const NOT_CONFIGURATION: [&str; 3] = ["ALEXANDRIA_TEST_", "ALEXANDRIA_SOCKET", "ALEXANDRIA_BENCH_"];
+const NOT_CONFIGURATION: [&str; 4] =
+    ["ALEXANDRIA_TEST_", "ALEXANDRIA_SOCKET", "ALEXANDRIA_BENCH_", "ALEXANDRIA_FAILPOINTS"];
 
 impl Config {
     /// Loads `file` (or [`DEFAULT_PATH`] where it exists), then `environment`, then `overrides`, and checks the result.
@@ -84,6 +85,7 @@ impl Config {
         ensure("chunking.min_words", min >= 1 && min * 2 <= max, "must be from 1 to half of chunking.max_words")?;
         ensure("ingest.workers", (1..=64).contains(&self.ingest.workers), "must be from 1 to 64")?;
         ensure("ingest.max_attempts", self.ingest.max_attempts >= 1, "must be at least 1")?;
+        ensure("ingest.retry_seconds", seconds(self.ingest.retry_seconds), "must be from 0.05 to a year")?;
         ensure("ingest.max_file_mib", self.ingest.max_file_mib >= 1, "must be at least 1")?;
         let extract = &self.extract;
         ensure("extract.memory_mib", (64..=1 << 20).contains(&extract.memory_mib), "must be from 64 to 1048576")?;

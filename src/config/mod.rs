@@ -161,13 +161,16 @@ pub struct IngestConfig {
     pub workers: usize,
     /// Tries before a book that keeps failing is parked.
     pub max_attempts: u32,
+    /// Seconds before a job that failed for a reason that may pass is tried again; each further wait is four times as
+    /// long, an hour at most.
+    pub retry_seconds: f64,
     /// Larger files are parked, in MiB.
     pub max_file_mib: u64,
 }
 
 impl Default for IngestConfig {
     fn default() -> Self {
-        Self { workers: 2, max_attempts: 4, max_file_mib: 512 }
+        Self { workers: 2, max_attempts: 4, retry_seconds: 30.0, max_file_mib: 512 }
     }
 }
 

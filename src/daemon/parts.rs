@@ -41,7 +41,11 @@ impl Parts {
         let state_dir = prepare_state_dir(config)?;
         let lock = StateLock::acquire(&state_dir)?;
         let mut queue = Queue::open(&state_dir.join("state.db"))?;
-        queue.set_retry_rules(RetryRules { max_attempts: config.ingest.max_attempts, ..RetryRules::default() });
+        queue.set_retry_rules(RetryRules {
+            max_attempts: config.ingest.max_attempts,
+            first_wait: Duration::from_secs_f64(config.ingest.retry_seconds),
+            ..RetryRules::default()
+        });
         let recovered = queue.recover(now_us())?;
         if recovered > 0 {
             tracing::info!("{recovered} jobs were in work when the process ended last; they go on");

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::books::{self, BookKey};
 use super::rows;
-use super::{Applied, JobId, JobKind, JobState, Queue, QueueError};
+use super::{Applied, JobId, JobKind, JobState, Queue, QueueError, commit};
 use crate::clock::now_us;
 use crate::domain::{Change, LibraryKind};
 
@@ -33,7 +33,7 @@ impl Queue {
         for change in changes {
             apply_one(&transaction, library, change, now_us, &mut applied)?;
         }
-        transaction.commit()?;
+        commit(transaction)?;
         self.work_added |= !applied.is_empty();
         Ok(applied)
     }
@@ -64,7 +64,7 @@ impl Queue {
             params![key.id, excluded],
         )?;
         let job = want(&transaction, key.id, kind, Wish { by_hand: true, force, fresh: true }, now_us)?;
-        transaction.commit()?;
+        commit(transaction)?;
         self.work_added = true;
         Ok(job)
     }
@@ -95,7 +95,7 @@ impl Queue {
                 want(&transaction, *book, JobKind::Ingest, Wish::default(), now_us)?;
             }
         }
-        transaction.commit()?;
+        commit(transaction)?;
         self.work_added |= !indexed.is_empty();
         if !indexed.is_empty() {
             tracing::warn!(
@@ -162,7 +162,7 @@ impl Queue {
         for id in &passed_by {
             want(&transaction, *id, JobKind::Ingest, Wish { fresh: true, ..Wish::default() }, now_us())?;
         }
-        transaction.commit()?;
+        commit(transaction)?;
         let queued = unparked + passed_by.len();
         self.work_added |= queued > 0;
         Ok(queued)

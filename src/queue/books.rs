@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH};
-use super::{BookRecord, IndexedState, LibraryRecord, Queue, QueueError};
+use super::{BookRecord, IndexedState, LibraryRecord, Queue, QueueError, commit};
 use crate::clock::now_us;
 use crate::domain::{Book, FailedFile, KnownBook, LibraryKind};
 
@@ -52,7 +52,7 @@ impl Queue {
                 record
             }
         };
-        transaction.commit()?;
+        commit(transaction)?;
         Ok(record)
     }
 
@@ -103,7 +103,7 @@ impl Queue {
         let transaction = self.begin()?;
         require_library(&transaction, book.library_uuid)?;
         upsert(&transaction, book)?;
-        transaction.commit()?;
+        commit(transaction)?;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::retry::{self, NextStep};
 use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH};
-use super::{ClaimedJob, IndexedState, JobId, JobKind, JobReport, Outcome, Queue, QueueError, apply, books};
+use super::{ClaimedJob, IndexedState, JobId, JobKind, JobReport, Outcome, Queue, QueueError, apply, books, commit};
 use crate::domain::{FailedFile, Failure};
 
 /// Most history rows deleted at the end of one job, so that no completion pays for a large backlog.
@@ -47,6 +47,7 @@ impl Queue {
             .query_row([], |row| row.get(0))
             .optional()?;
         let Some(id) = next else {
+            // Not a point to be killed at: an idle service comes by here again and again.
             transaction.commit()?;
             return Ok(None);
         };
@@ -75,7 +76,7 @@ impl Queue {
             .next()
             .transpose()?
             .ok_or_else(|| QueueError::BadValue(format!("job {id} has no book")))?;
-        transaction.commit()?;
+        commit(transaction)?;
         Ok(Some(claimed))
     }
 
@@ -88,7 +89,7 @@ impl Queue {
         let transaction = self.begin()?;
         let running = running(&transaction, job)?;
         books::set_indexed(&transaction, running.book, Some(indexed), now_us)?;
-        transaction.commit()?;
+        commit(transaction)?;
         Ok(())
     }
 
@@ -103,7 +104,7 @@ impl Queue {
         transaction
             .prepare_cached("UPDATE books SET failed_files = ?2 WHERE id = ?1")?
             .execute(params![running.book, failed])?;
-        transaction.commit()?;
+        commit(transaction)?;
         Ok(())
     }
 
@@ -138,7 +139,7 @@ impl Queue {
             apply::insert_job(&transaction, running.book, kind, by_hand, force, now_us)?;
         }
         prune(&transaction, history)?;
-        transaction.commit()?;
+        commit(transaction)?;
         self.work_added |= again;
         Ok(())
     }
@@ -157,7 +158,7 @@ impl Queue {
             .execute(params![job.0, rows::failure_kind_name(failure.kind), failure.reason])?;
         let step = retry::decide(failure.kind, running.attempts, &rules, now_us);
         let step = leave(&transaction, job, &running, step, now_us)?;
-        transaction.commit()?;
+        commit(transaction)?;
         self.work_added |= step != NextStep::Parked;
         Ok(step)
     }
@@ -170,7 +171,7 @@ impl Queue {
         let transaction = self.begin()?;
         let running = running(&transaction, job)?;
         leave(&transaction, job, &running, NextStep::GivenBack, 0)?;
-        transaction.commit()?;
+        commit(transaction)?;
         self.work_added = true;
         Ok(())
     }
@@ -210,7 +211,7 @@ impl Queue {
             let step = retry::decide_after_death(running.attempts, &rules, now_us);
             leave(&transaction, job, &running, step, now_us)?;
         }
-        transaction.commit()?;
+        commit(transaction)?;
         self.work_added |= !left.is_empty();
         Ok(left.len())
     }

@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
+use crate::failpoint;
+
 pub use error::QueueError;
 pub use handle::{QueueHandle, QueueStopped};
 pub use lock::StateLock;
@@ -96,14 +98,15 @@ impl Queue {
 
     /// Remembers a value; None forgets it.
     pub fn set_meta(&mut self, key: &str, value: Option<&str>) -> Result<(), QueueError> {
+        let transaction = self.begin()?;
         match value {
-            Some(value) => self.connection.execute(
+            Some(value) => transaction.execute(
                 "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                 [key, value],
             )?,
-            None => self.connection.execute("DELETE FROM meta WHERE key = ?1", [key])?,
+            None => transaction.execute("DELETE FROM meta WHERE key = ?1", [key])?,
         };
-        Ok(())
+        commit(transaction)
     }
 
     /// Whether claiming is stopped by a person's word. Survives a restart.
@@ -126,4 +129,12 @@ impl Queue {
     fn begin(&mut self) -> Result<Transaction<'_>, QueueError> {
         Ok(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
     }
+}
+
+/// Ends a transaction: after this its changes are on disk.
+fn commit(transaction: Transaction<'_>) -> Result<(), QueueError> {
+    failpoint::pass("state: before a commit");
+    transaction.commit()?;
+    failpoint::pass("state: after a commit");
+    Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::QueueError;
+use crate::failpoint;
 
 /// Each applied once, in order, in a transaction of its own. Published ones are never edited.
 const MIGRATIONS: [&str; 2] =
@@ -108,7 +109,9 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
         transaction.execute_batch(sql)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", number as i64 + 1)?;
+        failpoint::pass("state: before a migration's commit");
         transaction.commit()?;
+        failpoint::pass("state: after a migration's commit");
     }
     Ok(())
 }

@@ -19,8 +19,8 @@ use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use qdrant_client::qdrant::{
     CollectionInfo, Condition, CountPointsBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
     DeletePointsBuilder, Distance, FieldType, Filter as QdrantFilter, GetPointsBuilder, PayloadIncludeSelector,
-    PointId, PointStruct, PointsIdsList, Query, QueryPointsBuilder, ScrollPointsBuilder, SetPayloadPointsBuilder,
-    UpsertPointsBuilder, Value, VectorParamsBuilder, WriteOrdering, WriteOrderingType,
+    PointId, PointStruct, PointsIdsList, PointsOperationResponse, Query, QueryPointsBuilder, ScrollPointsBuilder,
+    SetPayloadPointsBuilder, UpsertPointsBuilder, Value, VectorParamsBuilder, WriteOrdering, WriteOrderingType,
 };
 use qdrant_client::{Payload, Qdrant, QdrantError};
 use serde_json::Map;
@@ -32,6 +32,7 @@ use super::verify::{self, Found, Sample};
 use super::{CollectionSpec, Ensured, Filter, Hit, KEYWORD_INDEXES, ScrollPage, StoreError, VectorStore, check_vector};
 use crate::config::StoreConfig;
 use crate::domain::{BookPoints, CataloguePayload, Point};
+use crate::failpoint;
 
 /// The query call came with this version.
 const OLDEST: (u32, u32) = (1, 10);
@@ -179,6 +180,7 @@ impl ServerStore {
         if self.config.write_consistency_factor > 0 {
             request = request.write_consistency_factor(self.config.write_consistency_factor);
         }
+        failpoint::pass("store: before the collection is made");
         let created = self.call(|client| async move {
             match client.create_collection(request).await {
                 // Somebody was faster, or an earlier answer got lost; what is there now is verified anyway.
@@ -186,6 +188,7 @@ impl ServerStore {
                 other => other.map(Some),
             }
         })?;
+        failpoint::pass("store: after the collection is made");
         match created {
             Some(response) if !response.result => Err(self.target.unavailable("the collection was not created")),
             _ => Ok(()),
@@ -198,8 +201,7 @@ impl ServerStore {
                 continue;
             }
             let request = CreateFieldIndexCollectionBuilder::new(self.name(), field, FieldType::Keyword).wait(true);
-            let response = self.call(|client| async move { client.create_field_index(request).await })?;
-            self.target.completed(&response)?;
+            self.write("adding payload indexes", |client| async move { client.create_field_index(request).await })?;
         }
         Ok(())
     }
@@ -240,6 +242,17 @@ impl ServerStore {
             })
             .collect();
         Ok((points, response.next_page_offset))
+    }
+
+    /// Runs one request that changes points, and takes no answer but an acknowledgement.
+    fn write<F>(&self, what: &str, request: impl FnOnce(Qdrant) -> F) -> Result<(), StoreError>
+    where
+        F: Future<Output = Result<PointsOperationResponse, QdrantError>> + Send + 'static,
+    {
+        failpoint::pass(&format!("store: before {what}"));
+        let response = self.call(request)?;
+        failpoint::pass(&format!("store: after {what}"));
+        self.target.completed(&response)
     }
 
     /// Which of `ids` are there.
@@ -310,8 +323,7 @@ impl VectorStore for ServerStore {
                 })
                 .collect();
             let request = UpsertPointsBuilder::new(self.name(), batch?).wait(true).ordering(medium());
-            let response = self.call(|client| async move { client.upsert_points(request).await })?;
-            self.target.completed(&response)?;
+            self.write("writing points", |client| async move { client.upsert_points(request).await })?;
         }
         Ok(())
     }
@@ -333,8 +345,7 @@ impl VectorStore for ServerStore {
         for ids in ids.chunks(verify::ID_BATCH) {
             let ids = PointsIdsList { ids: ids.iter().copied().map(PointId::from).collect() };
             let request = DeletePointsBuilder::new(self.name()).points(ids).wait(true).ordering(medium());
-            let response = self.call(|client| async move { client.delete_points(request).await })?;
-            self.target.completed(&response)?;
+            self.write("deleting points", |client| async move { client.delete_points(request).await })?;
         }
         Ok(())
     }
@@ -352,8 +363,7 @@ impl VectorStore for ServerStore {
                 .points_selector(PointsIdsList { ids: present })
                 .wait(true)
                 .ordering(medium());
-            let response = self.call(|client| async move { client.set_payload(request).await })?;
-            self.target.completed(&response)?;
+            self.write("updating payloads", |client| async move { client.set_payload(request).await })?;
         }
         Ok(())
     }

@@ -5,17 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module may import of the crate, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("clock", &[]),
+    ("failpoint", &[]),
     ("domain", &[]),
     ("config", &[]),
     ("telemetry", &[]),
     ("library", &["clock", "domain"]),
-    ("queue", &["clock", "domain"]),
+    ("queue", &["clock", "domain", "failpoint"]),
     ("extract", &["domain"]),
     ("chunk", &["domain"]),
     ("embed", &["domain"]),
-    ("store", &["config", "domain"]),
+    ("store", &["config", "domain", "failpoint"]),
     ("ingest", &["chunk", "clock", "domain", "embed", "extract", "library", "queue", "store"]),
     ("control", &["clock", "domain", "queue"]),
     (

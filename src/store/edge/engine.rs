@@ -13,6 +13,7 @@ use qdrant_edge::{
 };
 
 use super::super::{KEYWORD_INDEXES, StoreError};
+use crate::failpoint;
 
 /// A kill during optimisation leaves this behind, and nothing else removes it.
 const TEMP_SEGMENTS: &str = "temp_segments";
@@ -52,10 +53,12 @@ impl Engine {
         sync_dir(scratch);
         // An empty directory in the way is nobody's collection; anything else makes the rename fail.
         let _ = fs::remove_dir(path);
+        failpoint::pass("store: before the collection has its name");
         fs::rename(scratch, path).map_err(|error| failed(error.to_string()))?;
         if let Some(parent) = path.parent() {
             sync_dir(parent);
         }
+        failpoint::pass("store: after the collection has its name");
         Engine::load(path)
     }
 
@@ -77,7 +80,10 @@ impl Engine {
         f: impl FnOnce(&EdgeShard) -> OperationResult<T>,
     ) -> Result<T, StoreError> {
         let shard = self.shard()?;
-        match catch_unwind(AssertUnwindSafe(|| f(&shard))) {
+        failpoint::pass(&format!("store: before {what}"));
+        let done = catch_unwind(AssertUnwindSafe(|| f(&shard)));
+        failpoint::pass(&format!("store: after {what}"));
+        match done {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 if !is_callers_fault(&error) {
