@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use alexandria_ingestd::config::{Config, ConfigError};
 use alexandria_ingestd::control::protocol::{SearchRequest, SearchResponse};
 use alexandria_ingestd::control::tables::{self, View};
-use alexandria_ingestd::daemon::{self, DaemonError};
+use alexandria_ingestd::daemon::{self, DaemonError, IngestSummary};
 use alexandria_ingestd::telemetry;
 use clap::{Parser, Subcommand};
 use indicatif::ProgressBar;
@@ -39,6 +39,17 @@ enum Verb {
     Ingest {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
+    },
+    /// Put a backup made by `alexandriactl backup` in the place of the state; the service must be stopped
+    #[command(after_help = "Example: alexandria-ingestd restore state-2026-11-25.db")]
+    Restore { backup: PathBuf },
+    /// Make a new state from the library and the store, embedding only what the store does not have whole; the service
+    /// must be stopped
+    #[command(after_help = "Example: alexandria-ingestd rebuild")]
+    Rebuild {
+        /// Replace a state that is sound, too
+        #[arg(long)]
+        force: bool,
     },
     /// Search without a service
     #[command(after_help = "Example: alexandria-ingestd search \"how are bees kept in winter?\"")]
@@ -105,15 +116,22 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
     let config = Config::load(arguments.config.as_deref(), std::env::vars(), &arguments.overrides)?;
-    let bar = matches!(arguments.verb, Some(Verb::Ingest { .. })).then(|| ProgressBar::new(0));
-    let quiet = !matches!(arguments.verb, None | Some(Verb::Ingest { .. }));
+    let works = matches!(arguments.verb, Some(Verb::Ingest { .. } | Verb::Rebuild { .. }));
+    let bar = works.then(|| ProgressBar::new(0));
+    let quiet = !works && arguments.verb.is_some();
     let level = if quiet && config.log.level == "info" { "warn" } else { config.log.level.as_str() };
     telemetry::init(level, bar.clone())
         .map_err(|reason| DaemonError::Config(ConfigError::BadValue { key: "log.level", reason }))?;
     match arguments.verb {
         None => daemon::run(config).inspect_err(|error| tracing::error!("{error}"))?,
         Some(Verb::CheckConfig) => println!("{}", daemon::check_config(&config)?),
-        Some(Verb::Ingest { paths }) => return ingest(&config, &paths, &bar.unwrap_or_else(ProgressBar::hidden)),
+        Some(Verb::Ingest { paths }) => {
+            return Ok(report(&daemon::ingest_paths(&config, &paths, &bar.unwrap_or_else(ProgressBar::hidden))?));
+        }
+        Some(Verb::Rebuild { force }) => {
+            return Ok(report(&daemon::rebuild(&config, force, &bar.unwrap_or_else(ProgressBar::hidden))?));
+        }
+        Some(Verb::Restore { backup }) => println!("{}", daemon::restore(&config, &backup)?),
         Some(Verb::Search { query, limit, language, author, json }) => {
             let request = SearchRequest { q: query, limit, language, author };
             let hits = daemon::search_once(&config, &request)?;
@@ -142,8 +160,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ingest(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Result<ExitCode, DaemonError> {
-    let summary = daemon::ingest_paths(config, paths, bar)?;
+fn report(summary: &IngestSummary) -> ExitCode {
     println!(
         "{} books embedded, {} updated without embedding, {} unchanged, {} failed",
         summary.embedded,
@@ -151,6 +168,9 @@ fn ingest(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Result<ExitC
         summary.unchanged,
         summary.failed.len()
     );
+    if summary.adopted > 0 {
+        println!("{} books were in the store already and are known again", summary.adopted);
+    }
     if summary.remaining > 0 {
         println!("{} jobs are still to be done: the same command goes on with them", summary.remaining);
     }
@@ -158,7 +178,7 @@ fn ingest(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Result<ExitC
         eprintln!("failed: {failure}");
     }
     let failed = summary.interrupted || summary.remaining > 0 || !summary.failed.is_empty();
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn extract(config: &Config, path: &std::path::Path, report: bool) -> Result<ExitCode, DaemonError> {

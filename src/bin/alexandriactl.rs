@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use alexandria_ingestd::control::client::{Client, ClientError};
 use alexandria_ingestd::control::default_socket;
 use alexandria_ingestd::control::protocol::{
-    DoneResponse, FailedResponse, JobState, JobsResponse, PausedResponse, RescanRequest, RetryRequest, RetryResponse,
-    SearchResponse, StatusSnapshot, TargetRequest,
+    AuditReport, DoneResponse, FailedResponse, JobState, JobsResponse, PausedResponse, RescanRequest, RetryRequest,
+    RetryResponse, SearchResponse, StatusSnapshot, TargetRequest, VerifyRequest,
 };
 use alexandria_ingestd::control::tables::{self, View};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -93,6 +93,16 @@ enum Verb {
     /// Let books leave the index that are gone from the library, where they are too many for that to happen by itself
     #[command(after_help = "Example: alexandriactl status; alexandriactl approve")]
     Approve,
+    /// Compare library, state and store, book by book; exit code 1 where they disagree
+    #[command(after_help = "Example: alexandriactl verify --repair")]
+    Verify {
+        /// Queue the books that are not whole in the store, and delete the points of books that are in no library
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Write a copy of the state to a new file, while the service works; `alexandria-ingestd restore` puts it back
+    #[command(after_help = "Example: alexandriactl backup state-2026-11-25.db")]
+    Backup { file: PathBuf },
     /// Go on after a pause
     #[command(after_help = "Example: alexandriactl resume")]
     Resume,
@@ -141,19 +151,35 @@ fn main() -> ExitCode {
         Err(error) => return failure(&format!("the system has no resources for a request: {error}")),
     };
     match runtime.block_on(ask(&client, verb, json)) {
-        Ok(text) => {
+        Ok((text, code)) => {
             // A reader that has seen enough (`| head`) is no failure.
             let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+            code
         }
         Err(error) => failure(&error.to_string()),
     }
 }
 
-async fn ask(client: &Client, verb: Verb, json: bool) -> Result<String, ClientError> {
+/// What is printed, and the exit code.
+async fn ask(client: &Client, verb: Verb, json: bool) -> Result<(String, ExitCode), ClientError> {
     let view = View::of_stdout();
     let show = Show { client, json };
-    match verb {
+    let mut code = ExitCode::SUCCESS;
+    let text = match verb {
+        Verb::Verify { repair } => {
+            let answer: serde_json::Value = client.post_and_wait("/verify", &VerifyRequest { repair }).await?;
+            let report: AuditReport = client.understand(answer.clone())?;
+            // What a repair found is being mended.
+            if !report.library_answers || !(report.agrees() || report.repair.is_some()) {
+                code = ExitCode::FAILURE;
+            }
+            show.answer(answer, |report: &AuditReport| tables::audit(report, view))
+        }
+        Verb::Backup { file } => {
+            let size = client.download("/backup", &file).await?;
+            let answer = serde_json::json!({ "file": file, "bytes": size });
+            Ok(if json { format!("{answer:#}\n") } else { format!("{}: {size} bytes\n", file.display()) })
+        }
         Verb::Status => {
             show.answer(client.get("/status", &[]).await?, |answer: &StatusSnapshot| tables::status(answer, view))
         }
@@ -190,7 +216,8 @@ async fn ask(client: &Client, verb: Verb, json: bool) -> Result<String, ClientEr
                 tables::search(answer, view)
             })
         }
-    }
+    };
+    Ok((text?, code))
 }
 
 struct Show<'a> {

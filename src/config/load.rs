@@ -78,6 +78,10 @@ impl Config {
         ensure("library.removal_grace_seconds", grace == 0.0 || seconds(grace), "must be 0, or from 0.05 to a year")?;
         let percent = self.library.removal_limit_percent;
         ensure("library.removal_limit_percent", (0.0..=100.0).contains(&percent), "must be from 0 to 100")?;
+        ensure("library.stall_seconds", seconds(self.library.stall_seconds), "must be from 0.05 to a year")?;
+        let unfinished = self.ingest.unfinished_seconds;
+        ensure("ingest.unfinished_seconds", unfinished == 0.0 || seconds(unfinished), "must be 0, or up to a year")?;
+        ensure("store.verify_hours", (0.0..=8760.0).contains(&self.store.verify_hours), "must be from 0 to a year")?;
         ensure("store.timeout_seconds", seconds(self.store.timeout_seconds), "must be from 0.05 to a year")?;
         ensure("chunking.threshold", (-1.0..=1.0).contains(&self.chunking.threshold), "must be from -1 to 1")?;
         let (min, max) = (self.chunking.min_words, self.chunking.max_words);

@@ -42,6 +42,8 @@ pub struct LibraryConfig {
     pub full_scan_seconds: f64,
     /// Formats in the order of preference, in any case; a book is read in the first one it has that gives text.
     pub formats: Vec<String>,
+    /// Seconds without any progress after which a file on the library's mount is given up until the mount answers again.
+    pub stall_seconds: f64,
     /// Use the kernel's change events where the file system has them.
     pub inotify: bool,
     /// Seconds a book must stay absent, over two complete looks, before its points go.
@@ -63,6 +65,7 @@ impl Default for LibraryConfig {
             ]
             .map(String::from)
             .to_vec(),
+            stall_seconds: 30.0,
             inotify: true,
             removal_grace_seconds: 600.0,
             removal_limit: 10,
@@ -133,6 +136,8 @@ pub struct StoreConfig {
     pub collection: String,
     /// Seconds a request may take.
     pub timeout_seconds: f64,
+    /// Hours between two comparisons of library, state and store that nobody asked for. 0: none.
+    pub verify_hours: f64,
     /// Set when the collection is created on a cluster; 0 leaves the server's default.
     pub shard_number: u32,
     pub replication_factor: u32,
@@ -147,6 +152,7 @@ impl Default for StoreConfig {
             api_key: String::new(),
             collection: "alexandria".into(),
             timeout_seconds: 60.0,
+            verify_hours: 24.0,
             shard_number: 0,
             replication_factor: 0,
             write_consistency_factor: 0,
@@ -166,11 +172,13 @@ pub struct IngestConfig {
     pub retry_seconds: f64,
     /// Larger files are parked, in MiB.
     pub max_file_mib: u64,
+    /// A file that came less than this many seconds ago and lacks its end is taken for one that is still being copied.
+    pub unfinished_seconds: f64,
 }
 
 impl Default for IngestConfig {
     fn default() -> Self {
-        Self { workers: 2, max_attempts: 4, retry_seconds: 30.0, max_file_mib: 512 }
+        Self { workers: 2, max_attempts: 4, retry_seconds: 30.0, max_file_mib: 512, unfinished_seconds: 600.0 }
     }
 }
 

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use crate::domain::{AuditRepair, AuditReport, Finding, FindingKind};
 use crate::domain::{LibraryKind, PassedOver};
 pub use crate::queue::{FallbackRow, JobId, JobKind, JobRow, JobState, Outcome, QueueStats};
 
@@ -35,6 +36,10 @@ pub struct StatusSnapshot {
     pub paused: bool,
     /// Removals held back because they are too many at once.
     pub removals_waiting: usize,
+    /// What waits for what, a line each, for a person.
+    pub waiting: Vec<String>,
+    /// The last comparison of library, state and store, without its findings.
+    pub last_audit: Option<AuditReport>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -48,6 +53,9 @@ pub struct LibraryStatus {
     pub available: bool,
     /// Why it is not available, or what is odd about it.
     pub reason: Option<String>,
+    /// Since when a call into the library has not returned, where that is longer than a slow one takes; microseconds
+    /// since the epoch.
+    pub not_answering_since_us: Option<i64>,
     /// When the last complete look ended, microseconds since the epoch.
     pub last_look_us: Option<i64>,
     pub books: usize,
@@ -69,6 +77,8 @@ pub struct CurrentJob {
     pub done_chunks: usize,
     pub total_chunks: usize,
     pub since_us: i64,
+    /// What it waits for, where it does.
+    pub waits_for: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -144,6 +154,14 @@ pub struct RetryResponse {
 pub struct RescanRequest {
     /// Compare every file with the state, not only what the catalogue says has changed.
     pub full: bool,
+}
+
+/// POST /verify; answers with an [`AuditReport`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VerifyRequest {
+    /// Queue what is missing, delete what is nobody's.
+    pub repair: bool,
 }
 
 /// POST /ingest and POST /remove

@@ -1,7 +1,9 @@
 //! The control server: HTTP/JSON on a Unix socket. It answers from the handles the daemon gives it, and does nothing
 //! by itself. Handles may block, so each runs on a blocking thread, never on the runtime's workers.
 
+use std::fs::File;
 use std::future::Future;
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -9,19 +11,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use http_body_util::channel::Channel;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::protocol::{
-    DoneResponse, ErrorResponse, FailedResponse, JobKind, JobState, JobsResponse, ListRequest, PROTOCOL,
+    AuditReport, DoneResponse, ErrorResponse, FailedResponse, JobKind, JobState, JobsResponse, ListRequest, PROTOCOL,
     PROTOCOL_HEADER, PausedResponse, RescanRequest, RetryRequest, RetryResponse, SearchHit, SearchRequest,
-    SearchResponse, StatusSnapshot, TargetRequest,
+    SearchResponse, StatusSnapshot, TargetRequest, VerifyRequest,
 };
 use crate::clock::now_us;
 use crate::queue::{Queue, QueueError, QueueHandle, QueueStopped};
@@ -35,8 +38,8 @@ const LAST_REQUESTS: Duration = Duration::from_secs(5);
 /// Linux keeps a socket's path in 108 bytes with a zero at the end.
 const LONGEST_PATH: usize = 107;
 
-const VERBS: &str = "GET /status, GET /queue, GET /failed, GET /search?q=TEXT, POST /retry, POST /rescan, POST /approve, POST /ingest, \
-                     POST /remove, POST /pause, POST /resume";
+const VERBS: &str = "GET /status, GET /queue, GET /failed, GET /search?q=TEXT, GET /backup, POST /retry, POST /rescan, POST /approve, \
+                     POST /ingest, POST /remove, POST /pause, POST /resume, POST /verify";
 
 /// What the daemon lets the server use.
 #[derive(Clone)]
@@ -51,6 +54,10 @@ pub struct ControlHandles {
     /// Takes in a path that is no known book's; answers with what was done.
     pub ingest_path: Arc<dyn Fn(String, bool) -> Result<String, String> + Send + Sync>,
     pub search: Arc<dyn Fn(SearchRequest) -> Result<Vec<SearchHit>, String> + Send + Sync>,
+    /// Compares library, state and store; true: repairs what it finds.
+    pub verify: Arc<dyn Fn(bool) -> Result<AuditReport, String> + Send + Sync>,
+    /// A copy of the state at this moment, open for reading.
+    pub backup: Arc<dyn Fn() -> Result<File, String> + Send + Sync>,
 }
 
 /// Why the socket cannot be had.
@@ -159,6 +166,8 @@ fn router(handles: ControlHandles) -> Router {
         .route("/queue", get(queue))
         .route("/failed", get(failed))
         .route("/search", get(search))
+        .route("/backup", get(backup))
+        .route("/verify", post(verify))
         .route("/retry", post(retry))
         .route("/rescan", post(rescan))
         .route("/approve", post(approve))
@@ -328,6 +337,60 @@ async fn search(
         Ok(SearchResponse { query, hits })
     })
     .await
+}
+
+async fn verify(State(handles): State<ControlHandles>, request: Result<Bytes, BytesRejection>) -> Answer<AuditReport> {
+    let VerifyRequest { repair } = body(request)?;
+    blocking(move || {
+        (handles.verify)(repair).map_err(|error| {
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
+                .hint("`alexandriactl status` says which part is not well")
+        })
+    })
+    .await
+}
+
+/// The state as a file, in pieces: neither side ever holds it whole.
+async fn backup(State(handles): State<ControlHandles>) -> Result<Response, Refusal> {
+    const PIECE: usize = 64 << 10;
+    let made = blocking(move || {
+        let refuse = |error: String| {
+            Refusal::new(StatusCode::INSUFFICIENT_STORAGE, error)
+                .hint("the copy is made beside the state first, and needs as much room there as the state has")
+        };
+        let file = (handles.backup)().map_err(refuse)?;
+        let size = file.metadata().map_err(|error| refuse(error.to_string()))?.len();
+        Ok((file, size))
+    });
+    let Success((mut file, size)) = made.await?;
+    let (mut sender, channel) = Channel::<Bytes, std::io::Error>::new(4);
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut piece = vec![0; PIECE];
+            let sent = match file.read(&mut piece) {
+                Ok(0) => return,
+                Ok(read) => {
+                    piece.truncate(read);
+                    runtime.block_on(sender.send_data(piece.into()))
+                }
+                Err(error) => {
+                    sender.abort(error);
+                    return;
+                }
+            };
+            if sent.is_err() {
+                // The client has gone away.
+                return;
+            }
+        }
+    });
+    let headers = [
+        (HeaderName::from_static("content-type"), HeaderValue::from_static("application/vnd.sqlite3")),
+        (HeaderName::from_static("content-length"), HeaderValue::from(size)),
+        (HeaderName::from_static(PROTOCOL_HEADER), HeaderValue::from(PROTOCOL)),
+    ];
+    Ok((headers, Body::new(channel)).into_response())
 }
 
 /// Puts one book at the front of the queue. A number that several libraries have means the watched one's book.

@@ -6,7 +6,8 @@ use std::io::IsTerminal;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 use super::protocol::{
-    CurrentJob, FailedResponse, JobRow, JobState, JobsResponse, LibraryStatus, Outcome, SearchResponse, StatusSnapshot,
+    AuditReport, CurrentJob, FailedResponse, JobRow, JobState, JobsResponse, LibraryStatus, Outcome, SearchResponse,
+    StatusSnapshot,
 };
 use crate::clock::now_us;
 use crate::domain::LibraryKind;
@@ -101,8 +102,16 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
         "speed",
         format!("{} tokens/s · {} chunks/min", speed(status.tokens_per_second), speed(status.chunks_per_minute)),
     );
+    if let Some(audit) = &status.last_audit {
+        let found = if audit.agrees() { "state and store agree".to_owned() } else { audit.summary() };
+        let ago = seconds(elapsed(audit.started_us, view.now_us));
+        line("verified", format!("{ago} ago · {found}"));
+    }
     for (at, job) in status.current.iter().enumerate() {
         line(if at == 0 { "now" } else { "" }, current(job, view));
+    }
+    for (at, waiting) in status.waiting.iter().enumerate() {
+        line(if at == 0 { "waiting" } else { "" }, waiting.clone());
     }
     finish(&table)
 }
@@ -148,6 +157,45 @@ fn current(job: &CurrentJob, view: View) -> String {
         total => format!(" {}/{} chunks ({} %)", number(job.done_chunks), number(total), job.done_chunks * 100 / total),
     };
     format!("{} {} · {}{progress} · {}", job.book_id, job.title, job.stage, seconds(elapsed(job.since_us, view.now_us)))
+}
+
+/// What a comparison found, and what was done about it.
+pub fn audit(report: &AuditReport, view: View) -> String {
+    let mut text = format!(
+        "library  {}\nstore    {} points of {} books compared in {} ({} left out: queued or in work)\n",
+        report.library,
+        number(report.points),
+        number(report.books),
+        seconds(report.seconds),
+        number(report.in_work),
+    );
+    if report.foreign_points > 0 {
+        text.push_str(&format!(
+            "         {} points are another library's or program's; they are never touched\n",
+            number(report.foreign_points)
+        ));
+    }
+    if report.agrees() {
+        return text + "state and store agree\n";
+    }
+    let mut table = headed(view, &["FOUND", "BOOK", "TITLE", "DETAIL"]);
+    for finding in &report.findings {
+        let id = if finding.book_id.is_empty() { finding.book_uuid.to_string() } else { finding.book_id.clone() };
+        table.add_row([finding.kind.as_str(), &id, &finding.title, &finding.detail]);
+    }
+    let found: u64 = report.counts.iter().map(|(_, count)| count).sum();
+    text.push_str(&format!("\n{}{}", finish(&table), more(found, report.findings.len())));
+    match &report.repair {
+        None => text + &format!("\n{}; `alexandriactl verify --repair` mends it\n", report.summary()),
+        Some(repair) => {
+            text + &format!(
+                "\n{}; {} books are queued, {} points deleted\n",
+                report.summary(),
+                number(repair.queued),
+                number(repair.deleted_points)
+            )
+        }
+    }
 }
 
 /// What runs and what is next, or the history where that was asked for.
@@ -262,6 +310,7 @@ fn job_state(job: &JobRow, view: View) -> String {
             let outcome = match job.outcome {
                 Some(Outcome::Embedded) => "embedded",
                 Some(Outcome::PayloadOnly) => "metadata written",
+                Some(Outcome::Adopted) => "found in the store",
                 Some(Outcome::Unchanged) => "unchanged",
                 Some(Outcome::Removed) => "removed",
                 None => "done",

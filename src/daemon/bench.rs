@@ -10,8 +10,9 @@ use std::time::Instant;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
+use super::DaemonError;
 use super::bench_extract::format_of;
-use super::{DaemonError, parts};
+use super::parts::{self, Mode};
 use crate::chunk::chunk_sections;
 use crate::clock::now_us;
 use crate::config::Config;
@@ -79,7 +80,7 @@ fn run(config: &Config, path: &Path) -> Result<BenchReport, DaemonError> {
     reset_peak_memory();
     let loaded_bytes = memory("VmRSS:");
 
-    let settings = parts::ingest_settings(config, scratch.path().join("scratch"));
+    let settings = parts::ingest_settings(config, scratch.path().join("scratch"), Mode::OneShot);
     let metadata = std::fs::metadata(path).map_err(DaemonError::io(path.display().to_string()))?;
     let format = format_of(path);
     let mut stages = Vec::new();

@@ -1,5 +1,6 @@
 //! The composition root: builds the parts, starts them, and stops them in order. It holds no logic of a stage.
 
+mod audit;
 mod bench;
 mod bench_extract;
 mod error;
@@ -8,13 +9,14 @@ mod oneshot;
 mod parts;
 mod search;
 mod service;
+mod status;
 mod tools;
 
 pub use crate::extract::sandbox::{is_child_call, run_child};
 pub use bench::{BenchReport, bench};
 pub use bench_extract::bench_extract;
 pub use error::DaemonError;
-pub use oneshot::{IngestSummary, ingest_paths};
+pub use oneshot::{IngestSummary, ingest_paths, rebuild, restore};
 pub use search::{search, search_once};
 pub use service::run;
 pub use tools::{check_config, device, embed_lines, extract_report};

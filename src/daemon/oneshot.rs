@@ -1,4 +1,5 @@
-//! `ingest PATH...` without a service: looks at the paths, works the queue off, shows a bar, ends.
+//! What runs without a service: `ingest PATH...` looks at the paths, works the queue off, shows a bar, ends; `restore`
+//! and `rebuild` mend a lost or damaged state.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,13 +9,13 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::DaemonError;
-use super::parts::Parts;
+use super::parts::{self, Mode, Parts};
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::domain::LibraryKind;
 use crate::ingest::{LookError, Looked, Reconciler, WorkerSettings, Workers, why_unread};
 use crate::library::{self, Heartbeat, LibraryError};
-use crate::queue::{JobKind, Outcome, QueueError};
+use crate::queue::{self, JobKind, Outcome, Queue, QueueError, StateLock};
 
 /// How long the end of the work in hand is waited for after Ctrl-C.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -24,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct IngestSummary {
     pub embedded: usize,
     pub payload_only: usize,
+    /// Found whole in the store, of which the state knew nothing.
+    pub adopted: usize,
     pub unchanged: usize,
     pub failed: Vec<String>,
     pub interrupted: bool,
@@ -33,7 +36,7 @@ pub struct IngestSummary {
 
 /// Ingests files, folders and libraries, and whatever else the queue holds.
 pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Result<IngestSummary, DaemonError> {
-    let parts = Parts::build(config)?;
+    let parts = Parts::build(config, Mode::OneShot)?;
     let mut refused = Vec::new();
     for path in paths {
         match take_in(&parts, config, path, false) {
@@ -60,6 +63,7 @@ pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Re
                 Ok(done) => match done.report.outcome {
                     Outcome::Embedded => summary.embedded += 1,
                     Outcome::PayloadOnly => summary.payload_only += 1,
+                    Outcome::Adopted => summary.adopted += 1,
                     Outcome::Unchanged | Outcome::Removed => summary.unchanged += 1,
                 },
                 Err(failure) => summary.failed.push(format!("{}: {failure}", job.book.metadata.title)),
@@ -85,6 +89,46 @@ pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Re
     summary.remaining = left.queued + left.waiting + left.running;
     parts.close();
     Ok(summary)
+}
+
+/// Puts a backup in the place of the state. The next start compares what was written last with the store, and takes over
+/// what the store got since.
+pub fn restore(config: &Config, backup: &Path) -> Result<String, DaemonError> {
+    let state_dir = parts::prepare_state_dir(config)?;
+    let _lock = StateLock::acquire(&state_dir)?;
+    let kept = queue::restore(&state_dir, backup)?;
+    let kept = kept.map(|kept| format!("; the one of before is kept as {}", kept.display())).unwrap_or_default();
+    Ok(format!("{} is the state of {} now{kept}", backup.display(), state_dir.display()))
+}
+
+/// Makes a new state from the configured library and what the store holds; a book that the store has whole is not
+/// embedded again. A state that is sound is only replaced where `force` says so.
+pub fn rebuild(config: &Config, force: bool, bar: &ProgressBar) -> Result<IngestSummary, DaemonError> {
+    let library = PathBuf::from(&config.library.path);
+    // Before anything is moved away: without the library there is nothing to make a state from.
+    library::detect(&library).map_err(LookError::from)?;
+    let state_dir = parts::prepare_state_dir(config)?;
+    {
+        let _lock = StateLock::acquire(&state_dir)?;
+        let state = state_dir.join(queue::FILE_NAME);
+        if !force && state.exists() {
+            match Queue::open(&state) {
+                Ok(_) => {
+                    return Err(DaemonError::Failed(format!(
+                        "the state file {} is sound, so there is nothing to rebuild; `alexandriactl verify` compares it \
+                         with the store, --force makes a new one all the same (what was taken out by hand comes back)",
+                        state.display()
+                    )));
+                }
+                Err(error @ QueueError::Newer { .. }) => return Err(error.into()),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        if let Some(kept) = queue::set_aside(&state_dir)? {
+            tracing::info!("the state of before is kept as {}", kept.display());
+        }
+    }
+    ingest_paths(config, &[library], bar)
 }
 
 /// Records what is at a path; says what was found. `force` has all of it embedded again, changed or not.

@@ -12,13 +12,25 @@ use crate::config::Config;
 use crate::embed::{CandleEmbedder, Embedder, EmbedderHandle, FakeEmbedder, ModelFiles, ModelSpec};
 use crate::extract::sandbox::{Sandbox, SandboxSettings};
 use crate::extract::{self, Limits};
-use crate::ingest::{IngestSettings, Ingestor, Parents, Progress, ReconcileSettings};
-use crate::queue::{Queue, QueueHandle, RetryRules, StateLock};
+use crate::ingest::{Fetcher, IngestSettings, Ingestor, Parents, Progress, ReconcileSettings, StoreWatch};
+use crate::queue::{self, Queue, QueueHandle, RetryRules, StateLock};
 use crate::store::{self, CollectionSpec, Ensured, StoreError, VectorStore};
 
 /// Tokens of a batch on a CPU: large enough for the matrix products, small enough for the caches and for memory. 1024,
 /// 2048 and 4096 took 0.600, 0.582 and 0.624 CPU ms a token (tests/RESULTS.md).
 const CPU_BATCH_TOKENS: usize = 2048;
+
+/// What the parts are built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Runs for months: what may pass is waited for.
+    Service,
+    /// A person waits for the end: what does not answer is said.
+    OneShot,
+}
+
+/// How long a one-shot run holds an embedded book for a store that does not answer.
+const ONE_SHOT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything a job needs.
 pub struct Parts {
@@ -36,11 +48,11 @@ pub struct Parts {
 
 impl Parts {
     /// Locks the state directory, opens the state, loads and warms the model, opens the store.
-    pub fn build(config: &Config) -> Result<Self, DaemonError> {
+    pub fn build(config: &Config, mode: Mode) -> Result<Self, DaemonError> {
         let formats = formats::in_order(config)?;
         let state_dir = prepare_state_dir(config)?;
         let lock = StateLock::acquire(&state_dir)?;
-        let mut queue = Queue::open(&state_dir.join("state.db"))?;
+        let mut queue = Queue::open(&state_dir.join(queue::FILE_NAME))?;
         queue.set_retry_rules(RetryRules {
             max_attempts: config.ingest.max_attempts,
             first_wait: Duration::from_secs_f64(config.ingest.retry_seconds),
@@ -49,6 +61,11 @@ impl Parts {
         let recovered = queue.recover(now_us())?;
         if recovered > 0 {
             tracing::info!("{recovered} jobs were in work when the process ended last; they go on");
+        }
+        if let Some(books) = queue.note_start(now_us())? {
+            tracing::warn!(
+                "the process before did not end in order; {books} books that were written last are compared with the store"
+            );
         }
         let unparked = queue.set_extractor_version(&extract::EXTRACTOR_VERSION.to_string())?;
         if unparked > 0 {
@@ -71,6 +88,10 @@ impl Parts {
                 queue.forget_indexed(now_us())?;
             }
             Err(error @ StoreError::Unavailable { .. }) => tracing::warn!("{error}; books wait until it answers"),
+            // A key, or a permission, that is mended at the server needs no restart here.
+            Err(error @ StoreError::Rejected { .. }) if mode == Mode::Service => {
+                tracing::error!("{error}; books wait until that is mended");
+            }
             Err(error) => return Err(error.into()),
         }
         let queue = QueueHandle::spawn(queue).map_err(DaemonError::io("the queue's thread cannot be started"))?;
@@ -81,8 +102,11 @@ impl Parts {
             embedder: embedder.clone(),
             store: store.clone(),
             collection: spec,
-            settings: ingest_settings(config, scratch_dir),
+            settings: ingest_settings(config, scratch_dir, mode),
             sandbox,
+            fetcher: Fetcher::new(Duration::from_secs_f64(config.library.stall_seconds)),
+            gate: Arc::default(),
+            store_watch: StoreWatch::default(),
             progress: progress.clone(),
             stopping: stopping.clone(),
         });
@@ -105,8 +129,13 @@ impl Parts {
     /// Makes what is written durable and ends the threads. Workers must have ended, or be past caring.
     pub fn close(self) {
         self.embedder.stop();
-        if let Err(error) = self.store.checkpoint() {
-            tracing::warn!("{error}");
+        match self.store.checkpoint() {
+            Ok(()) => {
+                if let Ok(Err(error)) = self.queue.call(Queue::note_end) {
+                    tracing::warn!("{error}");
+                }
+            }
+            Err(error) => tracing::warn!("{error}"),
         }
         self.queue.stop();
     }
@@ -157,7 +186,7 @@ pub fn load_embedder(config: &Config, state_dir: &Path) -> Result<EmbedderHandle
 }
 
 /// How the configuration wants books ingested.
-pub fn ingest_settings(config: &Config, scratch_dir: PathBuf) -> IngestSettings {
+pub fn ingest_settings(config: &Config, scratch_dir: PathBuf, mode: Mode) -> IngestSettings {
     let chunking = &config.chunking;
     IngestSettings {
         chunking: ChunkSettings {
@@ -177,6 +206,15 @@ pub fn ingest_settings(config: &Config, scratch_dir: PathBuf) -> IngestSettings 
         },
         max_file_bytes: config.ingest.max_file_mib << 20,
         scratch_dir,
+        // Who names a file has it whole, or wants to know that it is not.
+        unfinished: match mode {
+            Mode::Service => Duration::from_secs_f64(config.ingest.unfinished_seconds),
+            Mode::OneShot => Duration::ZERO,
+        },
+        store_patience: match mode {
+            Mode::Service => Duration::MAX,
+            Mode::OneShot => ONE_SHOT_PATIENCE,
+        },
     }
 }
 

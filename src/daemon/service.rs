@@ -11,20 +11,22 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::audit::{self, AuditSchedule};
+use super::parts::Mode;
 use super::parts::Parts;
+use super::status::{status_of, store_status};
 use super::{DaemonError, oneshot, search};
 use crate::config::Config;
-use crate::control::protocol::{CurrentJob, LibraryStatus, ModelStatus, StatusSnapshot, StoreStatus};
+use crate::control::protocol::StoreStatus;
 use crate::control::server::{ControlHandles, ControlServer};
-use crate::domain::Failure;
+use crate::domain::{AuditReport, Failure};
 use crate::ingest::{JobSummary, LookError, Reconciler, WorkerSettings, Workers};
 use crate::library::{LookOutcome, Settings as WatchSettings, Watcher};
 use crate::queue::{ClaimedJob, Outcome};
-use crate::store::{Filter, VectorStore};
 use crate::telemetry::RateMeter;
 
-/// How long the parts have to end after the signal.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the parts have to end after the signal: the batch in hand, and a store's last answer. What takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two looks at the store for the status.
 const STORE_PROBE: Duration = Duration::from_secs(5);
 /// The queue must have been empty this long before the store's index is worked on.
@@ -33,15 +35,19 @@ const QUIET_BEFORE_MAINTENANCE: Duration = Duration::from_secs(60);
 const RATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// What the service's threads share beside the parts.
-struct Service {
-    config: Config,
-    parts: Parts,
-    reconciler: Arc<Reconciler>,
-    watcher: Watcher,
-    started: Instant,
-    store_status: Mutex<StoreStatus>,
-    tokens: RateMeter,
-    chunks: RateMeter,
+pub(super) struct Service {
+    pub config: Config,
+    pub parts: Parts,
+    pub reconciler: Arc<Reconciler>,
+    pub watcher: Watcher,
+    pub started: Instant,
+    pub store_status: Mutex<StoreStatus>,
+    pub tokens: RateMeter,
+    pub chunks: RateMeter,
+    /// One comparison of library, state and store at a time.
+    pub auditing: Mutex<()>,
+    /// The last one, without its findings.
+    pub last_audit: Mutex<Option<AuditReport>>,
     /// Jobs done since the start.
     finished: AtomicU64,
     /// Points were written since the store's index was last worked on.
@@ -52,12 +58,12 @@ struct Service {
 pub fn run(config: Config) -> Result<(), DaemonError> {
     notify(&[NotifyState::Status("loading the model")]);
     let socket = config.control_socket()?;
-    let parts = Parts::build(&config)?;
+    let parts = Parts::build(&config, Mode::Service)?;
     // Bound before READY, so that a socket in use ends the start instead of surprising a client later.
     let server = ControlServer::bind(&socket)?;
     let path = PathBuf::from(&config.library.path);
     let reconciler = Arc::new(Reconciler::new(parts.queue.clone(), parts.reconcile_settings(&config, &path, true)));
-    let watcher = start_watcher(&config, &path, &reconciler)?;
+    let watcher = start_watcher(&config, &path, &reconciler, &parts)?;
     let service = Arc::new(Service {
         config,
         parts,
@@ -67,6 +73,8 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         store_status: Mutex::default(),
         tokens: RateMeter::new(RATE_WINDOW),
         chunks: RateMeter::new(RATE_WINDOW),
+        auditing: Mutex::default(),
+        last_audit: Mutex::default(),
         finished: AtomicU64::new(0),
         index_behind: AtomicBool::new(true),
     });
@@ -153,6 +161,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
             if let Err(error) = service.parts.store.checkpoint() {
                 tracing::warn!("{error}");
             }
+            // Not noted as an orderly end: what hangs may still be told something.
             service.parts.queue.stop();
         }
     }
@@ -160,7 +169,12 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     result
 }
 
-fn start_watcher(config: &Config, path: &Path, reconciler: &Arc<Reconciler>) -> Result<Watcher, DaemonError> {
+fn start_watcher(
+    config: &Config,
+    path: &Path,
+    reconciler: &Arc<Reconciler>,
+    parts: &Parts,
+) -> Result<Watcher, DaemonError> {
     let settings = WatchSettings {
         path: path.to_owned(),
         poll: Duration::from_secs_f64(config.library.poll_seconds),
@@ -168,10 +182,16 @@ fn start_watcher(config: &Config, path: &Path, reconciler: &Arc<Reconciler>) -> 
         inotify: config.library.inotify,
     };
     let grace = Duration::from_secs_f64(config.library.removal_grace_seconds.max(1.0));
-    let reconciler = reconciler.clone();
+    let (reconciler, gate, queue) = (reconciler.clone(), parts.ingestor.gate.clone(), parts.queue.clone());
     Watcher::spawn(settings, move |reason, heartbeat| match reconciler.look(reason.is_full(), heartbeat) {
-        Ok(looked) if looked.unsettled => LookOutcome::Again { at_most: grace },
-        Ok(_) => LookOutcome::Settled,
+        Ok(looked) => {
+            // It answers: what waits for it goes on at once.
+            let library = reconciler.shelf().library.map(|library| library.uuid);
+            if library.is_some_and(|library| gate.open(library)) {
+                queue.work_available();
+            }
+            if looked.unsettled { LookOutcome::Again { at_most: grace } } else { LookOutcome::Settled }
+        }
         Err(_) => LookOutcome::Failed,
     })
     .map_err(DaemonError::io("the library's thread cannot be started"))
@@ -216,7 +236,7 @@ fn report_other_chunkers(service: &Service) -> Result<(), DaemonError> {
 }
 
 fn control_handles(service: &Arc<Service>) -> ControlHandles {
-    let [status, rescan, approve, ingest, searching] = std::array::from_fn(|_| service.clone());
+    let [status, rescan, approve, ingest, searching, verify, backup] = std::array::from_fn(|_| service.clone());
     ControlHandles {
         queue: service.parts.queue.clone(),
         status: Arc::new(move || status_of(&status)),
@@ -233,64 +253,12 @@ fn control_handles(service: &Arc<Service>) -> ControlHandles {
             search::search(&searching.parts.embedder, searching.parts.store.as_ref(), &request)
                 .map_err(|error| error.to_string())
         }),
-    }
-}
-
-/// From memory alone: answers at once, whatever hangs.
-fn status_of(service: &Service) -> StatusSnapshot {
-    let shelf = service.reconciler.shelf();
-    let watch = service.watcher.status();
-    let reason = match watch.waiting_since_us {
-        Some(since) if crate::clock::now_us() - since > 10_000_000 => {
-            Some(format!("the library has not answered for {} s", (crate::clock::now_us() - since) / 1_000_000))
-        }
-        _ => shelf.unavailable.clone(),
-    };
-    let info = service.parts.embedder.info();
-    let library = shelf.library.as_ref();
-    StatusSnapshot {
-        version: env!("CARGO_PKG_VERSION").into(),
-        pid: std::process::id(),
-        uptime_seconds: service.started.elapsed().as_secs(),
-        library: LibraryStatus {
-            path: service.config.library.path.clone(),
-            kind: library.map(|library| library.kind),
-            uuid: library.map(|library| library.uuid),
-            filesystem: watch.mount.map(|mount| mount.fs_name).unwrap_or_default(),
-            available: reason.is_none() && shelf.last_look_us.is_some(),
-            reason,
-            last_look_us: shelf.last_look_us,
-            books: shelf.books,
-            passed_over: shelf.passed_over,
-        },
-        current: service
-            .parts
-            .progress
-            .current()
-            .into_iter()
-            .map(|job| CurrentJob {
-                book_uuid: job.book_uuid,
-                book_id: job.book_id,
-                title: job.title,
-                stage: job.stage.as_str().into(),
-                done_chunks: job.done,
-                total_chunks: job.total,
-                since_us: job.started_us,
-            })
-            .collect(),
-        model: ModelStatus {
-            id: info.id.clone(),
-            name: info.name.clone(),
-            dimension: info.dimension,
-            device: info.device.clone(),
-            loads: service.parts.embedder.loads(),
-            fingerprint: info.fingerprint.clone(),
-        },
-        store: lock(&service.store_status).clone(),
-        tokens_per_second: service.tokens.per_second(),
-        chunks_per_minute: service.chunks.per_second() * 60.0,
-        removals_waiting: shelf.removals_waiting,
-        ..StatusSnapshot::default()
+        verify: Arc::new(move |repair| audit::verify(&verify, repair)),
+        backup: Arc::new(move || {
+            let directory = backup.parts.ingestor.settings.scratch_dir.clone();
+            let made = backup.parts.queue.call(move |queue| queue.backup(&directory));
+            made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        }),
     }
 }
 
@@ -323,13 +291,23 @@ fn housekeep(service: &Service) {
 fn probe_store(service: &Service) {
     let mut quiet_since = Instant::now();
     let mut counted = None;
+    let mut schedule = AuditSchedule::new(service.config.store.verify_hours);
     while !service.parts.stopping.load(Ordering::Relaxed) {
         let store = service.parts.store.as_ref();
         // An exact count goes over all points: only when something may have changed.
         let finished = service.finished.load(Ordering::Relaxed);
         let present = lock(&service.store_status).clone();
         if counted != Some(finished) || !present.healthy || store.health().is_err() {
-            *lock(&service.store_status) = store_status(store, &service.config.store.collection);
+            let status = store_status(store, &service.config.store.collection);
+            // A store that was lost may come back without what it held, or without the collection: that is noticed, and
+            // mended, though no book may come for days. What else fails here is in the status.
+            if let Err(error) = store.health() {
+                service.parts.ingestor.store_watch.failed(&error);
+            }
+            if !status.healthy || !present.healthy {
+                let _ = service.parts.ingestor.ensure_store();
+            }
+            *lock(&service.store_status) = status;
             counted = Some(finished);
         }
         let until = Instant::now() + STORE_PROBE;
@@ -337,6 +315,9 @@ fn probe_store(service: &Service) {
             std::thread::sleep(Duration::from_millis(100));
         }
         let busy = !service.parts.progress.current().is_empty();
+        if !busy {
+            schedule.run(service);
+        }
         if busy {
             quiet_since = Instant::now();
         } else if quiet_since.elapsed() > QUIET_BEFORE_MAINTENANCE
@@ -350,23 +331,12 @@ fn probe_store(service: &Service) {
     }
 }
 
-fn store_status(store: &dyn VectorStore, collection: &str) -> StoreStatus {
-    let counted = store.health().and_then(|()| store.count(&Filter::default()));
-    StoreStatus {
-        location: store.location(),
-        collection: collection.to_owned(),
-        points: counted.as_ref().ok().map(|points| *points as u64),
-        healthy: counted.is_ok(),
-        reason: counted.err().map(|error| error.to_string()),
-    }
-}
-
 /// Outside systemd there is nobody to tell; inside, a lost line is no reason to stop.
 fn notify(states: &[NotifyState]) {
     let _ = sd_notify::notify(states);
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // The guarded values are whole at every moment.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

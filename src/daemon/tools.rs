@@ -4,6 +4,7 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 
 use super::bench_extract::format_of;
+use super::parts::Mode;
 use super::{DaemonError, formats, parts};
 use crate::chunk::chunk_sections;
 use crate::config::Config;
@@ -73,7 +74,7 @@ pub struct CoverageReport {
 /// Extracts and chunks one file, without a model, and compares its words with an independent count.
 pub fn extract_report(config: &Config, path: &Path) -> Result<(Document, CoverageReport), DaemonError> {
     let format = format_of(path);
-    let settings = parts::ingest_settings(config, Path::new("").to_owned());
+    let settings = parts::ingest_settings(config, Path::new("").to_owned(), Mode::OneShot);
     let read = parts::sandbox(config).extract_and_measure(path, &format);
     let (document, report) = read.map_err(|error| DaemonError::Failed(error.to_string()))?;
     let embedder = EmbedderHandle::spawn(Box::new(FakeEmbedder::default()), 4096)?;

@@ -1,5 +1,6 @@
 //! Plain values every stage speaks in. Nothing here does IO or knows a stage.
 
+mod audit;
 mod book;
 mod chunk;
 mod document;
@@ -9,13 +10,14 @@ mod language;
 mod point;
 mod shelf;
 
+pub use audit::{AuditRepair, AuditReport, AuditedBook, Finding, FindingKind, Held, judge};
 pub use book::{Book, BookFile, LibraryKind, Metadata, Source, hex};
 pub use chunk::{ChapterChunks, TextSpan, TokenCounter};
 pub use document::{Document, FileMetadata, Section};
 pub use failed::FailedFile;
 pub use failure::{Failure, FailureKind};
 pub use language::iso_639_1;
-pub use point::{BookPoints, CataloguePayload, ChunkLevel, Payload, Point};
+pub use point::{CataloguePayload, ChunkLevel, Payload, Point, StoredPoint};
 pub use shelf::{Change, KnownBook, PassedOver, ShelfSnapshot};
 
 /// The namespace of every UUIDv5 the project makes (a random UUID, fixed for ever: changing it orphans all points).

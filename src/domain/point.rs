@@ -42,6 +42,10 @@ pub struct Payload {
     pub ingest_version: String,
     /// Of the chapter, 0-based.
     pub section_index: usize,
+    /// Chapters of the book: with the counts below it tells whether all of a book's points are there. 0 where an older
+    /// version wrote the point.
+    #[serde(default)]
+    pub section_count: usize,
 
     /// Parent only: the whole chapter where `text` is a cut of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,7 +69,6 @@ pub struct Payload {
 
     pub book_uuid: String,
     pub library_uuid: String,
-    pub content_hash: String,
     pub generation: String,
 
     #[serde(flatten)]
@@ -73,7 +76,7 @@ pub struct Payload {
 }
 
 /// The part of a payload that may change while text and vectors stay: what comes from the catalogue, and which of the
-/// book's formats the text is of. Rewritten as one, on all points.
+/// book's files the text is of. Rewritten as one, on all points.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CataloguePayload {
     pub book_title: String,
@@ -81,8 +84,9 @@ pub struct CataloguePayload {
     pub language: String,
     pub source: String,
     pub source_id: String,
-    /// Of the file that was read.
+    /// Of the file that was read, and the SHA-256 of its bytes: files of the same text have the same points.
     pub book_format: String,
+    pub content_hash: String,
     pub authors: Vec<String>,
     pub tags: Vec<String>,
     // Written as null rather than left out: a payload update merges, so a left-out key would keep its old value.
@@ -103,7 +107,7 @@ impl CataloguePayload {
 
     /// The catalogue's data of a book whose `file` is the one that was read, completed by what that says where the catalogue has nothing. A plain folder's
     /// catalogue knows only the file's name, so there the file's own title wins.
-    pub fn new(book: &Book, file: &FileMetadata) -> Self {
+    pub fn new(book: &Book, file: &FileMetadata, content_hash: &str) -> Self {
         let metadata = &book.metadata;
         let authors = if metadata.authors.is_empty() { &file.authors } else { &metadata.authors };
         let title = match (&book.source, &file.title) {
@@ -118,6 +122,7 @@ impl CataloguePayload {
             source: book.source.name().to_owned(),
             source_id: book.source.id(),
             book_format: book.file.format.clone(),
+            content_hash: content_hash.to_owned(),
             authors: authors.clone(),
             tags: metadata.tags.clone(),
             series: metadata.series.clone(),
@@ -140,11 +145,21 @@ pub struct Point {
     pub payload: Payload,
 }
 
-/// A point's id, library and generation: what is needed to tell a book's current points from stale ones, and from
-/// those of the same book in another library (Calibre keeps a book's uuid when it is copied).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BookPoints {
+/// A point as the store holds it, without text and vector: what is needed to tell a book's current points from stale
+/// ones, from those of the same book in another library (Calibre keeps a book's uuid when it is copied), and a whole
+/// book from a part of one. Texts are empty where the point is none of this service's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoredPoint {
     pub id: Uuid,
+    pub book_uuid: String,
     pub library_uuid: String,
     pub generation: String,
+    pub content_hash: String,
+    pub is_child: bool,
+    /// The chapter's index, and how many the book has; 0 where that is not known.
+    pub section: usize,
+    pub section_count: usize,
+    /// Children of the chapter.
+    pub children: usize,
+    pub tokens: usize,
 }

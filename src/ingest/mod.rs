@@ -4,42 +4,49 @@
 //! of older generations go after that; the job is done last. Every crash point in between heals by running the job
 //! again, because ids are deterministic.
 
+mod audit;
+mod ending;
 mod fetch;
+mod fetcher;
 mod formats;
+mod gate;
+mod inventory;
 mod plan;
 mod progress;
 mod reconcile;
 mod worker;
+mod writing;
 
+pub use fetcher::Fetcher;
 pub use formats::why_unread;
+pub use gate::{ClosedLibrary, LibraryGate};
 pub use plan::{Parents, generation};
 pub use progress::{CurrentJob, Progress, Stage};
 pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, ShelfState};
 pub use worker::{WorkerSettings, Workers};
+pub use writing::StoreWatch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use fetch::{CopyError, CopyRequest, ScratchCopy};
+use fetcher::NoAnswer;
 use plan::Need;
-use uuid::Uuid;
 
 use crate::chunk::{ChunkSettings, chunk_sections};
 use crate::domain::{
-    Book, BookFile, BookPoints, CataloguePayload, ChapterChunks, Document, FailedFile, Failure, FailureKind,
-    FileMetadata, LibraryKind, Point, iso_639_1,
+    Book, BookFile, CataloguePayload, ChapterChunks, Document, FailedFile, Failure, FailureKind, FileMetadata,
+    LibraryKind, Point, iso_639_1,
 };
 use crate::embed::{EmbedError, EmbedderHandle, Priority};
 use crate::extract::ExtractError;
 use crate::extract::sandbox::Sandbox;
-use crate::library;
 use crate::queue::{ClaimedJob, IndexedState, JobKind, JobReport, Outcome, QueueError, QueueHandle, QueueStopped};
-use crate::store::{CollectionSpec, Ensured, StoreError, VectorStore};
+use crate::store::{CollectionSpec, StoreError, VectorStore};
 
-/// Points of one write.
-const POINTS_PER_WRITE: usize = 256;
 /// Texts handed to the embedder at once: enough for full batches, few enough to show progress and to stop soon.
 const TEXTS_PER_REQUEST: usize = 64;
 
@@ -52,6 +59,11 @@ pub struct IngestSettings {
     pub max_file_bytes: u64,
     /// Local directory for the copies that are parsed.
     pub scratch_dir: PathBuf,
+    /// A file without its end that came less than this time ago is taken for one that is being written.
+    pub unfinished: Duration,
+    /// How long a book that is embedded waits in memory for a store that does not answer, before its job goes back to
+    /// the queue and the embedding is lost.
+    pub store_patience: Duration,
 }
 
 /// Does jobs. Shared by all workers.
@@ -63,6 +75,12 @@ pub struct Ingestor {
     pub collection: CollectionSpec,
     pub settings: IngestSettings,
     pub sandbox: Sandbox,
+    /// Where the mount's calls may hang.
+    pub fetcher: Fetcher,
+    /// The libraries that do not answer.
+    pub gate: Arc<LibraryGate>,
+    /// What is known of the store's health.
+    pub store_watch: StoreWatch,
     pub progress: Arc<Progress>,
     /// Set at shutdown: the job in hand is given back at its next step.
     pub stopping: Arc<AtomicBool>,
@@ -72,6 +90,8 @@ pub struct Ingestor {
 #[derive(Debug)]
 pub enum JobError {
     Failed(Failure),
+    /// The book's library does not answer: the job goes back, and what else has to be read from there waits, too.
+    LibraryAway(Failure),
     /// The process is stopping: the job goes back as it was.
     Interrupted,
 }
@@ -90,6 +110,16 @@ impl From<StoreError> for JobError {
             StoreError::Rejected { .. } => Failure::transient(error),
             _ => Failure::dependency(error),
         })
+    }
+}
+
+impl From<CopyError> for JobError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::File(failure) => Self::Failed(failure),
+            CopyError::Library(reason) => Self::LibraryAway(Failure::dependency(reason)),
+            CopyError::Scratch(reason) => Self::Failed(Failure::dependency(reason)),
+        }
     }
 }
 
@@ -225,24 +255,6 @@ impl Ingestor {
         self.read_and_embed(job, job.force, timings)
     }
 
-    /// Before the hours of embedding, not after: a store that is down, full or another model's gives the job back. A
-    /// collection that had to be made anew holds nothing of what the state says it does.
-    fn ensure_store(&self) -> Result<(), JobError> {
-        let waits = |error: StoreError| JobError::Failed(Failure::dependency(error));
-        if self.store.ensure_collection(&self.collection).map_err(waits)? == Ensured::Created {
-            self.queue.call(|queue| queue.forget_indexed(crate::clock::now_us()))??;
-        }
-        self.store.health().map_err(waits)
-    }
-
-    /// The book's points in the store; those of the same book in another library are not its own.
-    fn held(&self, job: &ClaimedJob) -> Result<Vec<BookPoints>, StoreError> {
-        let library = job.book.library_uuid.to_string();
-        let mut held = self.store.points_of_book(job.book.uuid)?;
-        held.retain(|point| point.library_uuid == library);
-        Ok(held)
-    }
-
     /// Reads the book; embeds it only if its text is not what the store holds already (or `force`).
     fn read_and_embed(
         &self,
@@ -318,9 +330,7 @@ impl Ingestor {
         timings: &mut Timings,
     ) -> Result<Read, JobError> {
         self.step(job, Stage::Copy)?;
-        let copy = timings
-            .measure("copy", || fetch::copy_to_scratch(file, &self.settings.scratch_dir, self.settings.max_file_bytes));
-        let copy = copy.map_err(|failure| self.whose_fault(job, failure))?;
+        let copy = timings.measure("copy", || self.copy(job, file))?;
         if let Some(indexed) = plan::same_bytes(job, file, &copy.content_hash).filter(|_| !force) {
             return Ok(Read::SameBytes(indexed));
         }
@@ -332,52 +342,41 @@ impl Ingestor {
         Ok(Read::Text { document, content_hash: copy.content_hash })
     }
 
-    /// The store's points stay; payloads are rewritten where the catalogue's data changed. None where the store does not
-    /// hold what the state says: the book has to be embedded again.
-    fn keep(
-        &self,
-        job: &ClaimedJob,
-        mut indexed: IndexedState,
-        timings: &mut Timings,
-    ) -> Result<Option<(Outcome, IndexedState)>, JobError> {
-        self.step(job, Stage::Store)?;
-        let catalogue = CataloguePayload::new(&job.book, &indexed.file_metadata);
-        let metadata_hash = catalogue.hash();
-        let outcome = timings.measure("store", || -> Result<Option<Outcome>, JobError> {
-            let Some(ids) = self.settle(job, &indexed)? else { return Ok(None) };
-            if indexed.metadata_hash == metadata_hash {
-                return Ok(Some(Outcome::Unchanged));
+    /// On a thread of its own, which is left behind where the mount hangs.
+    fn copy(&self, job: &ClaimedJob, file: &BookFile) -> Result<ScratchCopy, JobError> {
+        let uuid = job.book.library_uuid;
+        let libraries = self.queue.call(move |queue| queue.libraries())??;
+        let library = libraries.into_iter().find(|library| library.uuid == uuid);
+        let request = CopyRequest {
+            file: file.clone(),
+            library: library
+                .filter(|library| library.kind != LibraryKind::Files)
+                .map(|library| (library.kind, library.path)),
+            scratch_dir: self.settings.scratch_dir.clone(),
+            max_bytes: self.settings.max_file_bytes,
+            unfinished: self.settings.unfinished,
+        };
+        let go_on = || self.interrupted().is_ok();
+        match self.fetcher.run(uuid, &go_on, move |steps| fetch::copy_to_scratch(&request, steps)) {
+            Ok(copied) => {
+                let copy = copied?;
+                if self.gate.open(uuid) {
+                    self.queue.work_available();
+                }
+                Ok(copy)
             }
-            self.store.set_catalogue(&ids, &catalogue)?;
-            self.store.checkpoint()?;
-            Ok(Some(Outcome::PayloadOnly))
-        })?;
-        let Some(outcome) = outcome else { return Ok(None) };
-        indexed.metadata_hash = metadata_hash;
-        self.record(job, &indexed)?;
-        Ok(Some((outcome, indexed)))
-    }
-
-    /// Deletes what a crash left of other generations. The ids of the book's points; None where some are missing.
-    fn settle(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<Option<Vec<Uuid>>, JobError> {
-        let held = self.held(job)?;
-        let (current, stale): (Vec<_>, Vec<_>) =
-            held.into_iter().partition(|point| point.generation == indexed.generation);
-        if current.len() != indexed.points {
-            tracing::warn!(
-                BOOK_ID = job.book.source.id(),
-                BOOK_TITLE = job.book.metadata.title,
-                "the store holds {} of the book's {} points; it is embedded again",
-                current.len(),
-                indexed.points
-            );
-            return Ok(None);
+            Err(NoAnswer::Interrupted) => Err(JobError::Interrupted),
+            Err(NoAnswer::Hangs { since_us }) => Err(JobError::LibraryAway(Failure::dependency(format!(
+                "{} cannot be read: the mount it is on has not answered for {} s",
+                file.path.display(),
+                (crate::clock::now_us() - since_us).max(0) / 1_000_000
+            )))),
+            Err(NoAnswer::Failed) => Err(Failure::transient(format!(
+                "{} could not be copied: no thread was to be had, or the copying panicked (see the log)",
+                file.path.display()
+            ))
+            .into()),
         }
-        if !stale.is_empty() {
-            self.store.delete(&stale.into_iter().map(|point| point.id).collect::<Vec<_>>())?;
-            self.store.checkpoint()?;
-        }
-        Ok(Some(current.into_iter().map(|point| point.id).collect()))
     }
 
     fn embed_and_write(
@@ -389,15 +388,32 @@ impl Ingestor {
         timings: &mut Timings,
     ) -> Result<(Outcome, IndexedState), JobError> {
         let file = document.file_metadata();
+        let chunker_fingerprint = self.chunker_fingerprint();
+        let model = self.embedder.info();
+        let generation = plan::generation(&content_hash, &chunker_fingerprint, &model.fingerprint);
+        let indexed = IndexedState {
+            content_hash,
+            text_hash,
+            file_signature: job.book.file.signature(),
+            file_metadata: file.clone(),
+            generation,
+            chunker_fingerprint,
+            model_fingerprint: model.fingerprint.clone(),
+            words: document.words(),
+            ..IndexedState::default()
+        };
+        if !job.force
+            && let Some(adopted) = self.adopt(job, &indexed)?
+            && let Some((_, indexed)) = self.keep(job, adopted, timings)?
+        {
+            return Ok((Outcome::Adopted, indexed));
+        }
         let chapters = self.chunk(job, document, &file, timings)?;
         let children: Vec<&str> = chapters
             .iter()
             .flat_map(|chapter| chapter.children.iter().map(|child| chapter.child_text(child)))
             .collect();
         let vectors = self.embed(job, &children, timings)?;
-        let chunker_fingerprint = self.chunker_fingerprint();
-        let model = self.embedder.info();
-        let generation = plan::generation(&content_hash, &chunker_fingerprint, &model.fingerprint);
         let points = timings.measure("embed", || {
             book_points(&BookVectors {
                 book: &job.book,
@@ -406,24 +422,17 @@ impl Ingestor {
                 child_vectors: vectors,
                 embedder: &self.embedder,
                 settings: &self.settings,
-                content_hash: &content_hash,
-                generation: &generation,
+                content_hash: &indexed.content_hash,
+                generation: &indexed.generation,
             })
         })?;
         let indexed = IndexedState {
-            content_hash,
-            text_hash,
-            metadata_hash: CataloguePayload::new(&job.book, &file).hash(),
-            file_signature: job.book.file.signature(),
-            file_metadata: file,
-            generation,
-            chunker_fingerprint,
-            model_fingerprint: model.fingerprint.clone(),
+            metadata_hash: CataloguePayload::new(&job.book, &file, &indexed.content_hash).hash(),
             sections: chapters.len(),
             chunks: chapters.iter().map(|chapter| chapter.children.len()).sum(),
             points: points.len(),
             tokens: chapters.iter().flat_map(|chapter| &chapter.children).map(|child| child.tokens).sum(),
-            words: document.words(),
+            ..indexed
         };
         self.step(job, Stage::Store)?;
         timings.measure("store", || self.write(job, &points, &indexed))?;
@@ -476,54 +485,6 @@ impl Ingestor {
         })
     }
 
-    /// Rule 4, step by step.
-    fn write(&self, job: &ClaimedJob, points: &[Point], indexed: &IndexedState) -> Result<(), JobError> {
-        for batch in points.chunks(POINTS_PER_WRITE) {
-            self.store.upsert(batch)?;
-        }
-        self.store.checkpoint()?;
-        self.record(job, indexed)?;
-        let stale = plan::stale(&self.held(job)?, points);
-        if !stale.is_empty() {
-            self.store.delete(&stale)?;
-            self.store.checkpoint()?;
-        }
-        self.expect_points(job, points.len())
-    }
-
-    fn remove(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<Outcome, JobError> {
-        self.step(job, Stage::Store)?;
-        timings.measure("store", || {
-            self.ensure_store()?;
-            let ids: Vec<_> = self.held(job)?.into_iter().map(|point| point.id).collect();
-            self.store.delete(&ids)?;
-            self.store.checkpoint()?;
-            self.expect_points(job, 0)
-        })?;
-        Ok(Outcome::Removed)
-    }
-
-    /// A file that is not there is the book's trouble only while the library itself is: an unmounted share must not
-    /// spend the attempts of every book that waits.
-    fn whose_fault(&self, job: &ClaimedJob, failure: Failure) -> JobError {
-        let uuid = job.book.library_uuid;
-        let library = self.queue.call(move |queue| queue.libraries());
-        let Ok(Ok(libraries)) = library else { return failure.into() };
-        match libraries.into_iter().find(|library| library.uuid == uuid) {
-            Some(library) if failure.kind == FailureKind::Transient && library.kind != LibraryKind::Files => {
-                match library::detect(&library.path) {
-                    Ok(kind) if kind == library.kind => failure.into(),
-                    Ok(_) => {
-                        Failure::dependency(format!("{failure}; its library is not at {}", library.path.display()))
-                            .into()
-                    }
-                    Err(error) => Failure::dependency(error).into(),
-                }
-            }
-            _ => failure.into(),
-        }
-    }
-
     fn record(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<(), JobError> {
         let (id, indexed) = (job.id, indexed.clone());
         Ok(self.queue.call(move |queue| queue.record_written(id, &indexed, crate::clock::now_us()))??)
@@ -536,14 +497,6 @@ impl Ingestor {
         }
         let id = job.id;
         Ok(self.queue.call(move |queue| queue.record_failed_files(id, &failed))??)
-    }
-
-    fn expect_points(&self, job: &ClaimedJob, expected: usize) -> Result<(), JobError> {
-        let held = self.held(job)?.len();
-        if held == expected {
-            return Ok(());
-        }
-        Err(Failure::transient(format!("the store holds {held} points of the book instead of {expected}")).into())
     }
 
     /// Shows the stage, and gives the job back where the process is stopping.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use crate::domain::{
-    Book, BookFile, BookPoints, CataloguePayload, ChapterChunks, ChunkLevel, FileMetadata, Payload, Point,
+    Book, BookFile, CataloguePayload, ChapterChunks, ChunkLevel, FileMetadata, Payload, Point, StoredPoint,
     TokenCounter, UUID_NAMESPACE,
 };
 use crate::embed::ModelInfo;
@@ -165,7 +165,7 @@ pub struct PointInputs<'a> {
 
 /// The book's points: each chapter's parent, then its children.
 pub fn points(inputs: &PointInputs) -> Vec<Point> {
-    let catalogue = CataloguePayload::new(inputs.book, inputs.file);
+    let catalogue = CataloguePayload::new(inputs.book, inputs.file, inputs.content_hash);
     let payload = |level, section: usize, text: String, tokens| Payload {
         text,
         section_name: section_name(inputs.chapters, section, &catalogue.book_title),
@@ -181,6 +181,7 @@ pub fn points(inputs: &PointInputs) -> Vec<Point> {
         embedding_dimension: inputs.model.dimension,
         ingest_version: INGEST_VERSION.to_owned(),
         section_index: section,
+        section_count: inputs.chapters.len(),
         full_text: None,
         child_count: None,
         parent_id: None,
@@ -190,7 +191,6 @@ pub fn points(inputs: &PointInputs) -> Vec<Point> {
         char_end: None,
         book_uuid: inputs.book.uuid.to_string(),
         library_uuid: inputs.book.library_uuid.to_string(),
-        content_hash: inputs.content_hash.to_owned(),
         generation: inputs.generation.to_owned(),
         catalogue: catalogue.clone(),
     };
@@ -246,7 +246,7 @@ fn section_name(chapters: &[ChapterChunks], section: usize, book_title: &str) ->
 }
 
 /// The points that the store holds of a book and the new generation does not have.
-pub fn stale(held: &[BookPoints], current: &[Point]) -> Vec<Uuid> {
+pub fn stale(held: &[StoredPoint], current: &[Point]) -> Vec<Uuid> {
     let current: HashSet<Uuid> = current.iter().map(|point| point.id).collect();
     held.iter().map(|point| point.id).filter(|id| !current.contains(id)).collect()
 }
@@ -435,14 +435,10 @@ mod tests {
     #[test]
     fn stale_is_what_the_new_generation_does_not_have() {
         let current = made("a");
-        let held: Vec<BookPoints> = made("old")
+        let held: Vec<StoredPoint> = made("old")
             .iter()
             .chain(&current)
-            .map(|point| BookPoints {
-                id: point.id,
-                library_uuid: point.payload.library_uuid.clone(),
-                generation: point.payload.generation.clone(),
-            })
+            .map(|point| StoredPoint { id: point.id, ..StoredPoint::default() })
             .collect();
         assert_eq!(stale(&held, &current), held[..3].iter().map(|point| point.id).collect::<Vec<_>>());
     }

@@ -44,6 +44,8 @@ pub struct CurrentJob {
     pub total: usize,
     /// Microseconds since the epoch.
     pub started_us: i64,
+    /// What it waits for, where it does.
+    pub waits_for: Option<String>,
 }
 
 /// Shared by workers and watchers.
@@ -62,6 +64,7 @@ impl Progress {
             done: 0,
             total: 0,
             started_us: now_us,
+            waits_for: None,
         };
         self.lock().insert(job.id.0, current);
     }
@@ -76,6 +79,12 @@ impl Progress {
         if let Some(current) = self.lock().get_mut(&job.0) {
             (current.done, current.total) = (done, total);
         }
+    }
+
+    /// Notes what the job waits for, or that it goes on. True where it waited before.
+    pub fn waits_for(&self, job: JobId, reason: Option<String>) -> bool {
+        let mut jobs = self.lock();
+        jobs.get_mut(&job.0).is_some_and(|current| std::mem::replace(&mut current.waits_for, reason).is_some())
     }
 
     pub fn finish(&self, job: JobId) {

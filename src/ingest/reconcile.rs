@@ -36,6 +36,8 @@ pub struct ShelfState {
     /// Why the library is not available; None where the last look was complete.
     pub unavailable: Option<String>,
     pub last_look_us: Option<i64>,
+    /// What that look found new.
+    pub last_applied: Applied,
     pub books: usize,
     pub passed_over: Vec<PassedOver>,
     pub removals_waiting: usize,
@@ -198,6 +200,7 @@ impl Reconciler {
             tracing::info!("{found} books have no file that can be read; `alexandriactl failed` says why");
         }
         shelf.library = Some(library);
+        shelf.last_applied = applied;
         shelf.books = snapshot.books.len();
         shelf.passed_over = snapshot.passed_over;
         shelf.removals_waiting = removals_waiting;

@@ -11,6 +11,8 @@ use crate::clock::now_us;
 use crate::domain::{Failure, FailureKind};
 use crate::queue::{ClaimedJob, JobKind, NextStep, Outcome, QueueError, QueueStats, QueueStopped};
 
+/// The shortest sleep of a worker without work.
+const TICK: Duration = Duration::from_millis(100);
 /// The longest sleep of an idle worker: a job whose next try has come is found at most this late.
 const LONGEST_IDLE: Duration = Duration::from_secs(10);
 /// The longest pause after a dependency (store, mount) failed.
@@ -80,13 +82,15 @@ fn work(
     let mut pause = Duration::ZERO;
     while !ingestor.stopping.load(Ordering::Relaxed) {
         let seen = ingestor.queue.work_seen();
-        let job = match ingestor.queue.call(|queue| queue.claim(now_us())) {
+        let closed = ingestor.gate.closed_now();
+        let job = match ingestor.queue.call(move |queue| queue.claim_except(now_us(), &closed)) {
             Ok(Ok(Some(job))) => job,
             Ok(Ok(None)) => {
                 if settings.until_idle && nothing_in_work(ingestor) {
                     return;
                 }
                 let idle = if settings.until_idle { Duration::from_millis(100) } else { LONGEST_IDLE };
+                let idle = ingestor.gate.next_try_in().map_or(idle, |wait| wait.clamp(TICK, idle));
                 ingestor.queue.wait_for_work(seen, idle);
                 continue;
             }
@@ -125,11 +129,17 @@ fn work(
                 }
                 return;
             }
+            Ok(Err(JobError::LibraryAway(failure))) => {
+                let first = ingestor.gate.close(job.book.library_uuid, &failure.reason);
+                report_failure(ingestor, &job, &failure, first);
+                on_finished(&job, &Err(failure));
+                continue;
+            }
             Ok(Err(JobError::Failed(failure))) => failure,
             // The panic's message is in the log already, by the standard hook.
             Err(_) => Failure::book("reading this book made the program panic; this is a bug: please report it"),
         };
-        let next = report_failure(ingestor, &job, &failure);
+        let next = report_failure(ingestor, &job, &failure, true);
         on_finished(&job, &Err(failure.clone()));
         if failure.kind == FailureKind::Fatal {
             fatal.store(true, Ordering::Relaxed);
@@ -147,11 +157,15 @@ fn work(
     }
 }
 
-/// In one-shot mode a job another worker holds may come back, so nobody leaves while one is running.
+/// In one-shot mode a job another worker holds may come back, so nobody leaves while one is running. What waits for a
+/// library that does not answer is left for the next run.
 fn nothing_in_work(ingestor: &Ingestor) -> bool {
-    let stats = ingestor.queue.call(|queue| queue.stats());
-    matches!(stats, Ok(Ok(QueueStats { running: 0, queued: 0, .. })) | Err(_))
-        || matches!(stats, Ok(Ok(QueueStats { paused: true, running: 0, .. })))
+    let waits = ingestor.gate.next_try_in().is_some();
+    match ingestor.queue.call(|queue| queue.stats()) {
+        Ok(Ok(QueueStats { running: 0, queued, paused, .. })) => queued == 0 || paused || waits,
+        Ok(_) => false,
+        Err(_) => true,
+    }
 }
 
 fn sleep_unless_stopping(ingestor: &Ingestor, pause: Duration) {
@@ -193,7 +207,8 @@ fn give_back(ingestor: &Ingestor, job: &ClaimedJob) {
     }
 }
 
-fn report_failure(ingestor: &Ingestor, job: &ClaimedJob, failure: &Failure) -> Option<NextStep> {
+/// `aloud`: as a warning; what was said before is for debugging only.
+fn report_failure(ingestor: &Ingestor, job: &ClaimedJob, failure: &Failure, aloud: bool) -> Option<NextStep> {
     let id = job.id;
     let report = || {
         let reported = failure.clone();
@@ -212,17 +227,20 @@ fn report_failure(ingestor: &Ingestor, job: &ClaimedJob, failure: &Failure) -> O
         NextStep::RetryAt(at) => format!("tried again in {} s", (at - now_us()).max(0) / 1_000_000),
         NextStep::GivenBack => "it waits, no attempt is spent".to_owned(),
     };
-    tracing::warn!(
-        BOOK_ID = job.book.source.id(),
-        BOOK_TITLE = job.book.metadata.title,
-        JOB = job.id.0,
-        FAILURE = ?failure.kind,
-        "book {} '{}': {} ({what_next})",
-        job.book.source.id(),
-        job.book.metadata.title,
-        // One line a format; a log line is one.
-        failure.reason.replace('\n', "; ")
-    );
+    // One line a format; a log line is one.
+    let reason = failure.reason.replace('\n', "; ");
+    let (id, title) = (job.book.source.id(), &job.book.metadata.title);
+    if aloud {
+        tracing::warn!(
+            BOOK_ID = id,
+            BOOK_TITLE = title,
+            JOB = job.id.0,
+            FAILURE = ?failure.kind,
+            "book {id} '{title}': {reason} ({what_next})"
+        );
+    } else {
+        tracing::debug!(BOOK_ID = id, JOB = job.id.0, "book {id} '{title}': {reason} ({what_next})");
+    }
     Some(next)
 }
 
@@ -268,6 +286,15 @@ fn log_finished(job: &ClaimedJob, summary: &JobSummary) {
                 report.device
             );
         }
+        (Some(indexed), Outcome::Adopted, _) => tracing::info!(
+            BOOK_ID = book_id,
+            BOOK_TITLE = title,
+            JOB = job.id.0,
+            CHUNKS = indexed.chunks,
+            SECONDS = seconds,
+            "book {book_id} '{title}': the store has its {} chunks already; nothing embedded, {seconds:.1} s",
+            indexed.chunks
+        ),
         (_, Outcome::PayloadOnly, _) => tracing::info!(
             BOOK_ID = book_id,
             BOOK_TITLE = title,

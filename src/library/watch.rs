@@ -83,8 +83,9 @@ pub struct WatchStatus {
     pub events_off_because: Option<String>,
     /// Signatures taken.
     pub polls: u64,
-    /// Looks made.
+    /// Looks made, and how many of them at every file.
     pub looks: u64,
+    pub full_looks: u64,
     /// Since when a call into the library has not returned, microseconds since the epoch.
     pub waiting_since_us: Option<i64>,
     /// False once the thread has ended.
@@ -224,7 +225,11 @@ impl<F: FnMut(LookReason, &Heartbeat) -> LookOutcome> Loop<F> {
                 heartbeat.beat();
                 let outcome = (self.on_look)(reason, &heartbeat);
                 heartbeat.rest();
-                self.shared.lock().status.looks += 1;
+                {
+                    let status = &mut self.shared.lock().status;
+                    status.looks += 1;
+                    status.full_looks += u64::from(reason.is_full());
+                }
                 schedule.done(Instant::now(), started.elapsed(), reason, outcome);
                 if outcome == LookOutcome::Failed {
                     // What was watched may be another mount's directory by now.

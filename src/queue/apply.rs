@@ -12,11 +12,11 @@ use crate::domain::{Change, LibraryKind};
 
 /// What a request for work carries besides its kind.
 #[derive(Debug, Clone, Copy, Default)]
-struct Wish {
-    by_hand: bool,
-    force: bool,
+pub(super) struct Wish {
+    pub by_hand: bool,
+    pub force: bool,
     /// The content may be new: what failed before may succeed now.
-    fresh: bool,
+    pub fresh: bool,
 }
 
 impl Queue {
@@ -27,6 +27,9 @@ impl Queue {
     /// nothing more. `Gone` counts only for a book that is marked missing (which an earlier look did): otherwise it is
     /// taken as `Missing`.
     pub fn apply(&mut self, library: Uuid, changes: &[Change], now_us: i64) -> Result<Applied, QueueError> {
+        if changes.is_empty() {
+            return Ok(Applied::default());
+        }
         let transaction = self.begin()?;
         books::require_library(&transaction, library)?;
         let mut applied = Applied::default();
@@ -104,6 +107,26 @@ impl Queue {
             );
         }
         Ok(indexed.len())
+    }
+
+    /// Queues the books that were written since `since_us`, so that each is compared with the store: a store that was
+    /// lost, or a process that was, may have lost what it said last. What is there is not embedded again. Returns how
+    /// many books that are.
+    pub fn recheck(&mut self, since_us: i64, now_us: i64) -> Result<usize, QueueError> {
+        let transaction = self.begin()?;
+        let books: Vec<i64> = transaction
+            .prepare_cached(
+                "SELECT id FROM books b WHERE indexed_at_us >= ?1 AND excluded_us IS NULL AND missing_since_us IS NULL \
+                 AND NOT EXISTS (SELECT 1 FROM jobs WHERE book = b.id AND state <> 'done')",
+            )?
+            .query_map([since_us], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for book in &books {
+            want(&transaction, *book, JobKind::Ingest, Wish::default(), now_us)?;
+        }
+        commit(transaction)?;
+        self.work_added |= !books.is_empty();
+        Ok(books.len())
     }
 
     /// Notes the version of the code that reads books; where it differs from the one before, files that gave no text are
@@ -256,7 +279,13 @@ fn removal_is_open(connection: &Connection, book: i64) -> Result<bool, QueueErro
 }
 
 /// Sees to it that the work is done after now: by a new job, the open one, or once more after the running one.
-fn want(connection: &Connection, book: i64, kind: JobKind, wish: Wish, now_us: i64) -> Result<JobId, QueueError> {
+pub(super) fn want(
+    connection: &Connection,
+    book: i64,
+    kind: JobKind,
+    wish: Wish,
+    now_us: i64,
+) -> Result<JobId, QueueError> {
     let open = connection
         .prepare_cached("SELECT id, state, kind FROM jobs WHERE book = ?1 AND state <> 'done'")?
         .query_row([book], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))

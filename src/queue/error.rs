@@ -20,8 +20,8 @@ pub enum QueueError {
     #[error("{} is not a state file of alexandria-ingestd ({reason}); set another state_dir, or move the file away", path.display())]
     NotAState { path: PathBuf, reason: String },
     #[error(
-        "the state file {} is damaged ({reason}); restore it from a backup, or move it away together with its -wal and \
-         -shm files: a new one is filled by looking at the library again",
+        "the state file {} is damaged ({reason}); `alexandria-ingestd restore FILE` puts a backup in its place, \
+         `alexandria-ingestd rebuild` makes a new one from the library and the store, embedding nothing twice",
         path.display()
     )]
     Corrupt { path: PathBuf, reason: String },
@@ -75,6 +75,18 @@ impl QueueError {
     /// True where the caller asked for something that is not there (a client's error, not the state's).
     pub fn is_not_found(&self) -> bool {
         matches!(self, QueueError::NoSuchBook(_) | QueueError::NoSuchLibrary(_))
+    }
+
+    /// The same error, of the file that the caller named rather than of a copy of it.
+    pub(super) fn about(self, named: &Path) -> Self {
+        let named = named.to_owned();
+        match self {
+            QueueError::Newer { found, known, .. } => QueueError::Newer { path: named, found, known },
+            QueueError::NotAState { reason, .. } => QueueError::NotAState { path: named, reason },
+            QueueError::Corrupt { reason, .. } => QueueError::Corrupt { path: named, reason },
+            QueueError::Open { source, .. } => QueueError::Open { path: named, source },
+            other => other,
+        }
     }
 
     /// An error of opening, told apart where the operator must act differently.

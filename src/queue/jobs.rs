@@ -2,6 +2,7 @@
 //! Must never let a job leave the running state twice, or lose a change that came while it ran.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
 
 use super::retry::{self, NextStep};
 use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH};
@@ -30,6 +31,11 @@ impl Queue {
     /// Takes the next job: those asked for by hand first, then the newest books. The attempt is counted and on disk
     /// when this returns. None where nothing is due or claiming is paused.
     pub fn claim(&mut self, now_us: i64) -> Result<Option<ClaimedJob>, QueueError> {
+        self.claim_except(now_us, &[])
+    }
+
+    /// [`Queue::claim`], without the jobs for which a file of one of these libraries would have to be read.
+    pub fn claim_except(&mut self, now_us: i64, unreadable: &[Uuid]) -> Result<Option<ClaimedJob>, QueueError> {
         if self.paused()? {
             return Ok(None);
         }
@@ -39,13 +45,30 @@ impl Queue {
                 "UPDATE jobs SET next_try_us = NULL WHERE state = 'queued' AND next_try_us IS NOT NULL AND next_try_us <= ?1",
             )?
             .execute([now_us])?;
-        let next: Option<i64> = transaction
-            .prepare_cached(
-                "SELECT id FROM jobs WHERE state = 'queued' AND next_try_us IS NULL \
-                 ORDER BY by_hand DESC, added_us DESC, id LIMIT 1",
-            )?
-            .query_row([], |row| row.get(0))
-            .optional()?;
+        let next: Option<i64> = if unreadable.is_empty() {
+            transaction
+                .prepare_cached(
+                    "SELECT id FROM jobs WHERE state = 'queued' AND next_try_us IS NULL \
+                     ORDER BY by_hand DESC, added_us DESC, id LIMIT 1",
+                )?
+                .query_row([], |row| row.get(0))
+                .optional()?
+        } else {
+            // The file is read where it is not the one that was read (BookFile::signature). A file that stands in for
+            // a failed one looks so, too; it waits, which costs nothing.
+            let unreadable: Vec<String> = unreadable.iter().map(Uuid::to_string).collect();
+            transaction
+                .prepare_cached(
+                    "SELECT j.id FROM jobs j JOIN books b ON b.id = j.book \
+                     WHERE j.state = 'queued' AND j.next_try_us IS NULL AND (j.kind = 'remove' \
+                       OR b.library_uuid NOT IN (SELECT value FROM json_each(?1)) \
+                       OR (NOT j.force AND b.indexed_file = \
+                           b.format || '|' || ifnull(b.data_id, '') || '|' || b.size || '|' || b.mtime_us)) \
+                     ORDER BY j.by_hand DESC, j.added_us DESC, j.id LIMIT 1",
+                )?
+                .query_row([rows::to_json("libraries", &unreadable)?], |row| row.get(0))
+                .optional()?
+        };
         let Some(id) = next else {
             // Not a point to be killed at: an idle service comes by here again and again.
             transaction.commit()?;

@@ -8,6 +8,8 @@
 //! [`Queue`] is one connection; [`QueueHandle`] is the thread that owns it in the service.
 
 mod apply;
+mod audit;
+mod backup;
 mod books;
 mod dump;
 mod error;
@@ -26,6 +28,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::failpoint;
 
+pub use backup::{restore, set_aside};
 pub use error::QueueError;
 pub use handle::{QueueHandle, QueueStopped};
 pub use lock::StateLock;
@@ -37,6 +40,13 @@ pub use retry::{NextStep, RetryRules};
 
 /// The state file's name in the state directory.
 pub const FILE_NAME: &str = "state.db";
+
+/// Set in the state from the start of a process to its orderly end.
+const RUNNING: &str = "running";
+
+/// How much older than the last thing written the books are that are looked at again after a process that did not end in
+/// order: what a machine that lost its power may have lost, and more.
+const IN_DOUBT_US: i64 = 600_000_000;
 
 /// Finished jobs kept as history.
 const HISTORY: i64 = 20_000;
@@ -118,6 +128,23 @@ impl Queue {
         self.set_meta("paused", paused.then_some("1"))?;
         self.work_added |= !paused;
         Ok(())
+    }
+
+    /// Notes that a process works on the state. Where the one before did not end in order, the books it wrote last are
+    /// queued to be compared with the store; returns how many.
+    pub fn note_start(&mut self, now_us: i64) -> Result<Option<usize>, QueueError> {
+        if self.meta(RUNNING)?.is_none() {
+            self.set_meta(RUNNING, Some("1"))?;
+            return Ok(None);
+        }
+        let last: Option<i64> =
+            self.connection.query_row("SELECT max(indexed_at_us) FROM books", [], |row| row.get(0))?;
+        last.map_or(Ok(Some(0)), |last| self.recheck(last.saturating_sub(IN_DOUBT_US), now_us).map(Some))
+    }
+
+    /// Notes that the process ends in order: all that it told the store is durable.
+    pub fn note_end(&mut self) -> Result<(), QueueError> {
+        self.set_meta(RUNNING, None)
     }
 
     /// Whether jobs may have become claimable since the last call.

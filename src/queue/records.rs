@@ -71,6 +71,8 @@ pub enum Outcome {
     Embedded,
     /// New metadata: payloads written, nothing embedded.
     PayloadOnly,
+    /// The state did not know of it, but the store had it whole: taken over, nothing embedded.
+    Adopted,
     /// The store had it already.
     Unchanged,
     /// The book's points are gone.
@@ -82,6 +84,7 @@ impl Outcome {
         match self {
             Outcome::Embedded => "embedded",
             Outcome::PayloadOnly => "payload_only",
+            Outcome::Adopted => "adopted",
             Outcome::Unchanged => "unchanged",
             Outcome::Removed => "removed",
         }

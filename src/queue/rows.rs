@@ -184,7 +184,7 @@ pub(super) fn job_state(text: &str) -> Result<JobState, QueueError> {
 }
 
 pub(super) fn outcome(text: &str) -> Result<Outcome, QueueError> {
-    [Outcome::Embedded, Outcome::PayloadOnly, Outcome::Unchanged, Outcome::Removed]
+    [Outcome::Embedded, Outcome::PayloadOnly, Outcome::Adopted, Outcome::Unchanged, Outcome::Removed]
         .into_iter()
         .find(|outcome| outcome.as_str() == text)
         .ok_or_else(|| QueueError::BadValue(format!("outcome '{text}'")))

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::engine::Engine;
 use super::verify::{self, Found, Sample};
 use super::{CollectionSpec, Ensured, Filter, Hit, ScrollPage, StoreError, VectorStore, check_vector};
-use crate::domain::{BookPoints, CataloguePayload, Point};
+use crate::domain::{CataloguePayload, Point, StoredPoint};
 
 const LOCK_FILE: &str = ".lock";
 /// Bytes that stay free on the disk: a log segment is 32 MiB, and running out inside the engine kills the process.
@@ -161,19 +161,19 @@ impl EdgeStore {
         filter: &Filter,
         from: Option<PointId>,
         limit: usize,
-    ) -> Result<(Vec<BookPoints>, Option<PointId>), StoreError> {
+    ) -> Result<(Vec<StoredPoint>, Option<PointId>), StoreError> {
         let filter = self.filter(filter)?;
         let (records, next) = engine.read("reading points", |shard| {
             shard.scroll(ScrollRequest {
                 offset: from,
                 limit: Some(limit),
                 filter: filter.clone(),
-                with_payload: Some(only_fields(&verify::BOOK_POINTS_FIELDS)),
+                with_payload: Some(only_fields(&verify::STORED_POINT_FIELDS)),
                 with_vector: WithVector::Bool(false),
                 order_by: None,
             })
         })?;
-        Ok((records.into_iter().filter_map(book_points).collect(), next))
+        Ok((records.into_iter().filter_map(stored_point).collect(), next))
     }
 
     fn filter(&self, filter: &Filter) -> Result<Option<qdrant_edge::Filter>, StoreError> {
@@ -235,7 +235,7 @@ impl VectorStore for EdgeStore {
         Ok(())
     }
 
-    fn points_of_book(&self, book: Uuid) -> Result<Vec<BookPoints>, StoreError> {
+    fn points_of_book(&self, book: Uuid) -> Result<Vec<StoredPoint>, StoreError> {
         let opened = self.opened()?;
         let filter = Filter::field("book_uuid", book.to_string());
         let (mut all, mut from) = (Vec::new(), None);
@@ -389,8 +389,8 @@ fn only_fields(names: &[&str]) -> WithPayloadInterface {
     }
 }
 
-fn book_points(record: Record) -> Option<BookPoints> {
-    Some(verify::book_points(uuid_of(record.id)?, record.payload.as_ref().map(|payload| &payload.0)))
+fn stored_point(record: Record) -> Option<StoredPoint> {
+    Some(verify::stored_point(uuid_of(record.id)?, record.payload.as_ref().map(|payload| &payload.0)))
 }
 
 /// None for an integer id, which nothing here ever writes.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::verify::{self, Found, Sample};
 use super::{CollectionSpec, Ensured, Filter, Hit, ScrollPage, StoreError, VectorStore, check_vector};
-use crate::domain::{BookPoints, CataloguePayload, Point};
+use crate::domain::{CataloguePayload, Point, StoredPoint};
 
 const LOCATION: &str = "memory";
 
@@ -79,14 +79,14 @@ impl VectorStore for MemoryStore {
         })
     }
 
-    fn points_of_book(&self, book: Uuid) -> Result<Vec<BookPoints>, StoreError> {
+    fn points_of_book(&self, book: Uuid) -> Result<Vec<StoredPoint>, StoreError> {
         let filter = Filter::field("book_uuid", book.to_string());
         self.with(|collection| {
             Ok(collection
                 .points
                 .iter()
                 .filter(|(_, stored)| verify::matches(&filter, &stored.payload))
-                .map(|(id, stored)| book_points(*id, stored))
+                .map(|(id, stored)| stored_point(*id, stored))
                 .collect())
         })
     }
@@ -145,7 +145,7 @@ impl VectorStore for MemoryStore {
         self.with(|collection| {
             let start = from.map_or(Bound::Unbounded, Bound::Included);
             let mut rest = collection.points.range((start, Bound::Unbounded));
-            let points = rest.by_ref().take(limit.max(1)).map(|(id, stored)| book_points(*id, stored)).collect();
+            let points = rest.by_ref().take(limit.max(1)).map(|(id, stored)| stored_point(*id, stored)).collect();
             Ok(ScrollPage { points, next: rest.next().map(|(id, _)| *id) })
         })
     }
@@ -163,8 +163,8 @@ impl VectorStore for MemoryStore {
     }
 }
 
-fn book_points(id: Uuid, stored: &Stored) -> BookPoints {
-    verify::book_points(id, Some(&stored.payload))
+fn stored_point(id: Uuid, stored: &Stored) -> StoredPoint {
+    verify::stored_point(id, Some(&stored.payload))
 }
 
 /// Cosine: both sides have unit norm.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::StoreConfig;
-use crate::domain::{BookPoints, CataloguePayload, Point};
+use crate::domain::{CataloguePayload, Point, StoredPoint};
 
 /// Payload fields with a keyword index: what the query side and this service filter on.
 pub const KEYWORD_INDEXES: [&str; 8] =
@@ -102,7 +102,7 @@ pub enum Ensured {
 /// One page of a scroll.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ScrollPage {
-    pub points: Vec<BookPoints>,
+    pub points: Vec<StoredPoint>,
     /// Where the next page starts; None at the end.
     pub next: Option<Uuid>,
 }
@@ -120,7 +120,7 @@ pub trait VectorStore: Send + Sync {
     fn upsert(&self, points: &[Point]) -> Result<(), StoreError>;
 
     /// The ids, libraries and generations of all points with this payload `book_uuid`, in no particular order.
-    fn points_of_book(&self, book: Uuid) -> Result<Vec<BookPoints>, StoreError>;
+    fn points_of_book(&self, book: Uuid) -> Result<Vec<StoredPoint>, StoreError>;
 
     /// Deletes points by id; absent ids are no error.
     fn delete(&self, ids: &[Uuid]) -> Result<(), StoreError>;

@@ -31,7 +31,7 @@ use self::reply::Target;
 use super::verify::{self, Found, Sample};
 use super::{CollectionSpec, Ensured, Filter, Hit, KEYWORD_INDEXES, ScrollPage, StoreError, VectorStore, check_vector};
 use crate::config::StoreConfig;
-use crate::domain::{BookPoints, CataloguePayload, Point};
+use crate::domain::{CataloguePayload, Point, StoredPoint};
 use crate::failpoint;
 
 /// The query call came with this version.
@@ -223,11 +223,11 @@ impl ServerStore {
         filter: &Filter,
         from: Option<PointId>,
         limit: usize,
-    ) -> Result<(Vec<BookPoints>, Option<PointId>), StoreError> {
+    ) -> Result<(Vec<StoredPoint>, Option<PointId>), StoreError> {
         let mut request = ScrollPointsBuilder::new(self.name())
             .filter(qdrant_filter(filter))
             .limit(u32::try_from(limit).unwrap_or(u32::MAX))
-            .with_payload(only_fields(&verify::BOOK_POINTS_FIELDS))
+            .with_payload(only_fields(&verify::STORED_POINT_FIELDS))
             .with_vectors(false);
         if let Some(from) = from {
             request = request.offset(from);
@@ -238,7 +238,7 @@ impl ServerStore {
             .into_iter()
             .filter_map(|point| {
                 let id = uuid_of(point.id?)?;
-                Some(verify::book_points(id, Some(&json_map(point.payload))))
+                Some(verify::stored_point(id, Some(&json_map(point.payload))))
             })
             .collect();
         Ok((points, response.next_page_offset))
@@ -328,7 +328,7 @@ impl VectorStore for ServerStore {
         Ok(())
     }
 
-    fn points_of_book(&self, book: Uuid) -> Result<Vec<BookPoints>, StoreError> {
+    fn points_of_book(&self, book: Uuid) -> Result<Vec<StoredPoint>, StoreError> {
         let filter = Filter::field("book_uuid", book.to_string());
         let (mut all, mut from) = (Vec::new(), None);
         loop {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{CollectionSpec, Filter, StoreError};
-use crate::domain::{BookPoints, Point};
+use crate::domain::{ChunkLevel, Point, StoredPoint};
 
 /// Points of one request at most.
 pub(super) const BATCH_POINTS: usize = 256;
@@ -143,14 +143,41 @@ pub(super) fn matches(filter: &Filter, payload: &Map<String, Value>) -> bool {
     })
 }
 
-/// The payload fields of [`book_points`].
-pub(super) const BOOK_POINTS_FIELDS: [&str; 2] = ["generation", "library_uuid"];
+/// The payload fields of [`stored_point`].
+pub(super) const STORED_POINT_FIELDS: [&str; 10] = [
+    "book_uuid",
+    "library_uuid",
+    "generation",
+    "content_hash",
+    "chunk_level",
+    "section_index",
+    "section_count",
+    "child_count",
+    "sibling_count",
+    "token_count",
+];
 
 /// A point as the state compares it; fields are empty where a foreign point has none.
-pub(super) fn book_points(id: Uuid, payload: Option<&Map<String, Value>>) -> BookPoints {
-    let text =
-        |name: &str| payload.and_then(|map| map.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned();
-    BookPoints { id, library_uuid: text("library_uuid"), generation: text("generation") }
+pub(super) fn stored_point(id: Uuid, payload: Option<&Map<String, Value>>) -> StoredPoint {
+    let field = |name: &str| payload.and_then(|map| map.get(name));
+    let text = |name: &str| field(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let number = |name: &str| {
+        let number = field(name).and_then(Value::as_u64).unwrap_or_default();
+        usize::try_from(number).unwrap_or_default()
+    };
+    let is_child = text("chunk_level") == ChunkLevel::Child.as_str();
+    StoredPoint {
+        id,
+        book_uuid: text("book_uuid"),
+        library_uuid: text("library_uuid"),
+        generation: text("generation"),
+        content_hash: text("content_hash"),
+        is_child,
+        section: number("section_index"),
+        section_count: number("section_count"),
+        children: number(if is_child { "sibling_count" } else { "child_count" }),
+        tokens: number("token_count"),
+    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use alexandria_ingestd::control::protocol::{
-    CurrentJob, FailedResponse, FallbackRow, JobsResponse, LibraryStatus, ModelStatus, SearchHit, SearchResponse,
-    StatusSnapshot, StoreStatus,
+    AuditRepair, AuditReport, CurrentJob, FailedResponse, FallbackRow, Finding, FindingKind, JobsResponse,
+    LibraryStatus, ModelStatus, SearchHit, SearchResponse, StatusSnapshot, StoreStatus,
 };
 use alexandria_ingestd::control::server::{ControlError, ControlHandles, ControlServer};
 use alexandria_ingestd::control::tables::{self, View};
@@ -89,6 +89,8 @@ impl Service {
             queue: queue.clone(),
             status: Arc::new(|| StatusSnapshot { version: "0.1.0".into(), pid: 42, ..StatusSnapshot::default() }),
             rescan: Arc::new(move |full| rescanned(full.to_string())),
+            verify: Arc::new(|_repair| Ok(AuditReport::default())),
+            backup: Arc::new(|| Err("no room".into())),
             approve: Arc::new(|| 3),
             ingest_path: Arc::new(move |path, _force| {
                 if path.ends_with(".pdf") {
@@ -415,6 +417,7 @@ fn full_status() -> StatusSnapshot {
             filesystem: "cifs".into(),
             available: true,
             reason: None,
+            not_answering_since_us: None,
             last_look_us: Some(NOW - 2_000_000),
             books: 12_345,
             passed_over: vec![passed_over("Scan", "CBZ: a comic: its pages are images without text")],
@@ -428,6 +431,7 @@ fn full_status() -> StatusSnapshot {
             done_chunks: 123,
             total_chunks: 456,
             since_us: NOW - 75_000_000,
+            waits_for: None,
         }],
         model: ModelStatus {
             id: "bge-m3".into(),
@@ -448,6 +452,8 @@ fn full_status() -> StatusSnapshot {
         chunks_per_minute: 1480.2,
         paused: false,
         removals_waiting: 0,
+        waiting: Vec::new(),
+        last_audit: None,
     }
 }
 
@@ -462,11 +468,48 @@ fn status_reads_well() {
     status.store.healthy = false;
     status.store.points = None;
     status.store.reason = Some("connection refused".into());
+    status.waiting = vec!["books wait for the store: connection refused".into()];
+    status.last_audit = Some(AuditReport {
+        started_us: NOW - 3_600_000_000,
+        counts: vec![(FindingKind::Missing, 2), (FindingKind::Orphan, 1)],
+        ..AuditReport::default()
+    });
     insta::assert_snapshot!("status_of_a_bad_day", tables::status(&status, VIEW));
     assert!(
         tables::status(&StatusSnapshot::default(), VIEW).contains("not seen yet"),
         "an empty status is readable too"
     );
+}
+
+#[test]
+fn a_comparison_reads_well() {
+    let finding = |kind, book_id: &str, title: &str, detail: &str| Finding {
+        kind,
+        library_uuid: LIBRARY,
+        book_uuid: Uuid::from_u128(7),
+        book_id: book_id.into(),
+        title: title.into(),
+        detail: detail.into(),
+    };
+    let mut report = AuditReport {
+        seconds: 12.3,
+        library: "12,345 books, nothing new".into(),
+        library_answers: true,
+        books: 12_345,
+        points: 1_234_567,
+        in_work: 3,
+        foreign_points: 44,
+        counts: vec![(FindingKind::Missing, 1), (FindingKind::Stale, 0), (FindingKind::Orphan, 8)],
+        findings: vec![
+            finding(FindingKind::Missing, "calibre 7", "Košnica", "the store holds 3 of 12 points"),
+            finding(FindingKind::Orphan, "", "", "12 points, of which the state knows nothing"),
+        ],
+        ..AuditReport::default()
+    };
+    insta::assert_snapshot!("audit", tables::audit(&report, VIEW));
+    report.repair = Some(AuditRepair { queued: 1, deleted_points: 96 });
+    assert!(tables::audit(&report, VIEW).ends_with("1 missing, 8 orphan; 1 books are queued, 96 points deleted\n"));
+    assert!(tables::audit(&AuditReport::default(), VIEW).contains("agree"));
 }
 
 #[test]

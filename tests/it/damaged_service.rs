@@ -44,6 +44,8 @@ fn slow_the_service_outlives_thousands_of_damaged_books() {
     daemon.set("extract.max_text_mib", "4");
     daemon.set("extract.cpu_seconds", "20");
     daemon.set("library.poll_seconds", "0.5");
+    // They lie there as they are: none of them is on its way.
+    daemon.set("ingest.unfinished_seconds", "0");
     let mut files = damaged_files(0xdaea).filter(|(_, _, bytes)| !bytes.is_empty());
     std::fs::write(library.path().join("good-first.txt"), "The first good book.").unwrap();
     daemon.start();

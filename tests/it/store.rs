@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use alexandria_ingestd::config::StoreConfig;
-use alexandria_ingestd::domain::{BookPoints, CataloguePayload, ChunkLevel, Payload, Point, UUID_NAMESPACE};
+use alexandria_ingestd::domain::{CataloguePayload, ChunkLevel, Payload, Point, StoredPoint, UUID_NAMESPACE};
 use alexandria_ingestd::store::edge::EdgeStore;
 use alexandria_ingestd::store::memory::MemoryStore;
 use alexandria_ingestd::store::{self, CollectionSpec, Filter, StoreError, VectorStore};
@@ -43,6 +43,7 @@ pub fn catalogue(title: &str) -> CataloguePayload {
         source: "calibre".into(),
         source_id: "17".into(),
         book_format: "EPUB".into(),
+        content_hash: "00ff".into(),
         authors: vec!["Ana Anić".into(), "村上春樹".into()],
         tags: vec!["a".into()],
         series: Some("Serija".into()),
@@ -72,6 +73,7 @@ pub fn point_of(book: Uuid, generation: &str, index: usize, dimension: usize) ->
             embedding_dimension: dimension,
             ingest_version: "2.0".into(),
             section_index: index / 10,
+            section_count: 0,
             full_text: parent.then(|| "the whole chapter".into()),
             child_count: parent.then_some(3),
             parent_id: (!parent).then(|| id_of(&format!("{book}/{generation}/0")).to_string()),
@@ -81,7 +83,6 @@ pub fn point_of(book: Uuid, generation: &str, index: usize, dimension: usize) ->
             char_end: None,
             book_uuid: book.to_string(),
             library_uuid: Uuid::nil().to_string(),
-            content_hash: "00ff".into(),
             generation: generation.into(),
             catalogue: catalogue("Šuma"),
         },
@@ -96,7 +97,7 @@ pub fn of_book(book: Uuid) -> Filter {
     Filter::field("book_uuid", book.to_string())
 }
 
-pub fn sorted(mut points: Vec<BookPoints>) -> Vec<(Uuid, String)> {
+pub fn sorted(mut points: Vec<StoredPoint>) -> Vec<(Uuid, String)> {
     points.sort_by_key(|point| point.id);
     points.into_iter().map(|point| (point.id, point.generation)).collect()
 }
@@ -105,10 +106,11 @@ pub fn expected(points: &[Point]) -> Vec<(Uuid, String)> {
     sorted(
         points
             .iter()
-            .map(|p| BookPoints {
+            .map(|p| StoredPoint {
                 id: p.id,
                 library_uuid: p.payload.library_uuid.clone(),
                 generation: p.payload.generation.clone(),
+                ..StoredPoint::default()
             })
             .collect(),
     )

@@ -1,0 +1,102 @@
+//! The status snapshot: what everything is doing, put together from memory alone, so that it answers at once, whatever
+//! hangs. Must never call into the library or the store ([`store_status`], which the prober's thread calls, excepted).
+
+use super::service::{Service, lock};
+use crate::control::protocol::{CurrentJob, LibraryStatus, ModelStatus, StatusSnapshot, StoreStatus};
+use crate::store::{Filter, VectorStore};
+
+/// A call into the library that takes longer is one that hangs, for a person.
+const SLOW_US: i64 = 10_000_000;
+
+/// From memory alone: answers at once, whatever hangs.
+pub(super) fn status_of(service: &Service) -> StatusSnapshot {
+    let shelf = service.reconciler.shelf();
+    let watch = service.watcher.status();
+    let now_us = crate::clock::now_us();
+    let not_answering_since_us = watch.waiting_since_us.filter(|since_us| now_us - since_us > SLOW_US);
+    let reason = match not_answering_since_us {
+        Some(since_us) => Some(format!("the library has not answered for {} s", (now_us - since_us) / 1_000_000)),
+        None => shelf.unavailable.clone(),
+    };
+    let info = service.parts.embedder.info();
+    let library = shelf.library.as_ref();
+    StatusSnapshot {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        uptime_seconds: service.started.elapsed().as_secs(),
+        library: LibraryStatus {
+            path: service.config.library.path.clone(),
+            kind: library.map(|library| library.kind),
+            uuid: library.map(|library| library.uuid),
+            filesystem: watch.mount.map(|mount| mount.fs_name).unwrap_or_default(),
+            available: reason.is_none() && shelf.last_look_us.is_some(),
+            reason,
+            not_answering_since_us,
+            last_look_us: shelf.last_look_us,
+            books: shelf.books,
+            passed_over: shelf.passed_over,
+        },
+        current: service
+            .parts
+            .progress
+            .current()
+            .into_iter()
+            .map(|job| CurrentJob {
+                book_uuid: job.book_uuid,
+                book_id: job.book_id,
+                title: job.title,
+                stage: job.stage.as_str().into(),
+                done_chunks: job.done,
+                total_chunks: job.total,
+                since_us: job.started_us,
+                waits_for: job.waits_for,
+            })
+            .collect(),
+        model: ModelStatus {
+            id: info.id.clone(),
+            name: info.name.clone(),
+            dimension: info.dimension,
+            device: info.device.clone(),
+            loads: service.parts.embedder.loads(),
+            fingerprint: info.fingerprint.clone(),
+        },
+        store: lock(&service.store_status).clone(),
+        tokens_per_second: service.tokens.per_second(),
+        chunks_per_minute: service.chunks.per_second() * 60.0,
+        removals_waiting: shelf.removals_waiting,
+        waiting: waiting(service, now_us),
+        last_audit: lock(&service.last_audit).clone(),
+        ..StatusSnapshot::default()
+    }
+}
+
+/// What waits for what, a line each.
+fn waiting(service: &Service, now_us: i64) -> Vec<String> {
+    let mut lines = Vec::new();
+    for closed in service.parts.ingestor.gate.closed() {
+        let seconds = (now_us - closed.since_us).max(0) / 1_000_000;
+        lines.push(format!("books that have to be read wait for their library, for {seconds} s: {}", closed.reason));
+    }
+    let store = lock(&service.store_status);
+    if let Some(reason) = store.reason.as_ref().filter(|_| !store.healthy) {
+        lines.push(format!("books wait for the store: {reason}"));
+    }
+    for job in service.parts.progress.current() {
+        if let Some(reason) = job.waits_for {
+            lines.push(format!("'{}' is embedded and held in memory: {reason}", job.title));
+        }
+    }
+    lines
+}
+
+/// Asks the store. May block.
+pub(super) fn store_status(store: &dyn VectorStore, collection: &str) -> StoreStatus {
+    let counted = store.health().and_then(|()| store.count(&Filter::default()));
+    StoreStatus {
+        location: store.location(),
+        collection: collection.to_owned(),
+        points: counted.as_ref().ok().map(|points| *points as u64),
+        healthy: counted.is_ok(),
+        reason: counted.err().map(|error| error.to_string()),
+    }
+}
