@@ -184,7 +184,8 @@ pub fn audit(report: &AuditReport, view: View) -> String {
         table.add_row([finding.kind.as_str(), &id, &finding.title, &finding.detail]);
     }
     let found: u64 = report.counts.iter().map(|(_, count)| count).sum();
-    text.push_str(&format!("\n{}{}", finish(&table), more(found, report.findings.len())));
+    let more = some(found.saturating_sub(report.findings.len() as u64), "and ", " more\n");
+    text.push_str(&format!("\n{}{more}", finish(&table)));
     match &report.repair {
         None => text + &format!("\n{}; `alexandriactl verify --repair` mends it\n", report.summary()),
         Some(repair) => {

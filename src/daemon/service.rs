@@ -298,12 +298,9 @@ fn probe_store(service: &Service) {
         let finished = service.finished.load(Ordering::Relaxed);
         let present = lock(&service.store_status).clone();
         if counted != Some(finished) || !present.healthy || store.health().is_err() {
-            let status = store_status(store, &service.config.store.collection);
+            let status = store_status(service);
             // A store that was lost may come back without what it held, or without the collection: that is noticed, and
             // mended, though no book may come for days. What else fails here is in the status.
-            if let Err(error) = store.health() {
-                service.parts.ingestor.store_watch.failed(&error);
-            }
             if !status.healthy || !present.healthy {
                 let _ = service.parts.ingestor.ensure_store();
             }

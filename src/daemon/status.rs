@@ -3,7 +3,7 @@
 
 use super::service::{Service, lock};
 use crate::control::protocol::{CurrentJob, LibraryStatus, ModelStatus, StatusSnapshot, StoreStatus};
-use crate::store::{Filter, VectorStore};
+use crate::store::Filter;
 
 /// A call into the library that takes longer is one that hangs, for a person.
 const SLOW_US: i64 = 10_000_000;
@@ -19,6 +19,10 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
         None => shelf.unavailable.clone(),
     };
     let info = service.parts.embedder.info();
+    // One lock at a time: a guard inside the expression below would be held to its end.
+    let store = lock(&service.store_status).clone();
+    let last_audit = lock(&service.last_audit).clone();
+    let waiting = waiting(service, &store, now_us);
     let library = shelf.library.as_ref();
     StatusSnapshot {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -60,24 +64,23 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
             loads: service.parts.embedder.loads(),
             fingerprint: info.fingerprint.clone(),
         },
-        store: lock(&service.store_status).clone(),
+        store,
         tokens_per_second: service.tokens.per_second(),
         chunks_per_minute: service.chunks.per_second() * 60.0,
         removals_waiting: shelf.removals_waiting,
-        waiting: waiting(service, now_us),
-        last_audit: lock(&service.last_audit).clone(),
+        waiting,
+        last_audit,
         ..StatusSnapshot::default()
     }
 }
 
 /// What waits for what, a line each.
-fn waiting(service: &Service, now_us: i64) -> Vec<String> {
+fn waiting(service: &Service, store: &StoreStatus, now_us: i64) -> Vec<String> {
     let mut lines = Vec::new();
     for closed in service.parts.ingestor.gate.closed() {
         let seconds = (now_us - closed.since_us).max(0) / 1_000_000;
         lines.push(format!("books that have to be read wait for their library, for {seconds} s: {}", closed.reason));
     }
-    let store = lock(&service.store_status);
     if let Some(reason) = store.reason.as_ref().filter(|_| !store.healthy) {
         lines.push(format!("books wait for the store: {reason}"));
     }
@@ -89,12 +92,16 @@ fn waiting(service: &Service, now_us: i64) -> Vec<String> {
     lines
 }
 
-/// Asks the store. May block.
-pub(super) fn store_status(store: &dyn VectorStore, collection: &str) -> StoreStatus {
+/// Asks the store, and notes its failure for those who write. May block.
+pub(super) fn store_status(service: &Service) -> StoreStatus {
+    let store = service.parts.store.as_ref();
     let counted = store.health().and_then(|()| store.count(&Filter::default()));
+    if let Err(error) = &counted {
+        service.parts.ingestor.store_watch.failed(error);
+    }
     StoreStatus {
         location: store.location(),
-        collection: collection.to_owned(),
+        collection: service.config.store.collection.clone(),
         points: counted.as_ref().ok().map(|points| *points as u64),
         healthy: counted.is_ok(),
         reason: counted.err().map(|error| error.to_string()),

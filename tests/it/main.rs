@@ -28,4 +28,6 @@ mod service;
 mod store;
 mod store_kills;
 mod store_server;
+mod store_trouble;
 mod support;
+mod verify;

@@ -39,7 +39,7 @@ pub struct FakeQdrant {
 
 pub struct State {
     dir: tempfile::TempDir,
-    api_key: Option<String>,
+    api_key: Mutex<Option<String>>,
     shards: Mutex<HashMap<String, Arc<edge::EdgeShard>>>,
     faults: Mutex<Vec<(&'static str, Fault)>>,
     calls: Mutex<Vec<&'static str>>,
@@ -50,7 +50,7 @@ impl FakeQdrant {
     pub fn new(api_key: Option<&str>) -> FakeQdrant {
         let state = Arc::new(State {
             dir: tempfile::tempdir().unwrap(),
-            api_key: api_key.map(String::from),
+            api_key: Mutex::new(api_key.map(String::from)),
             shards: Mutex::default(),
             faults: Mutex::default(),
             calls: Mutex::default(),
@@ -97,6 +97,11 @@ impl FakeQdrant {
         self.state.faults.lock().unwrap().push((call, fault));
     }
 
+    /// As an operator who changes the key.
+    pub fn set_key(&self, key: Option<&str>) {
+        *self.state.api_key.lock().unwrap() = key.map(String::from);
+    }
+
     pub fn calls(&self, call: &str) -> usize {
         self.state.calls.lock().unwrap().iter().filter(|name| **name == call).count()
     }
@@ -135,7 +140,8 @@ impl Service {
         T: Send,
     {
         self.0.calls.lock().unwrap().push(call);
-        if let Some(key) = self.0.api_key.as_deref().filter(|_| call != "health_check")
+        let key = self.0.api_key.lock().unwrap().clone();
+        if let Some(key) = key.as_deref().filter(|_| call != "health_check")
             && request.metadata().get("api-key").and_then(|value| value.to_str().ok()) != Some(key)
         {
             return Err(Status::unauthenticated("Must provide an API key or an Authorization bearer token"));
