@@ -33,14 +33,17 @@
 //! 2. A book is its library uuid + book uuid; its content is the hash of the file it was read from: the first, in the
 //!    configured order of formats, that gives text. What failed is remembered until that file changes.
 //! 3. Point ids are deterministic, so every write can be repeated.
-//! 4. New points are written and counted before the state says so; older generations go last.
+//! 4. New points are written and counted before the state says so; older generations go last. Whatever is killed in
+//!    between heals: the job runs again, and takes over what the store has whole instead of embedding it.
 //! 5. An attempt is counted, in its own transaction, before the work.
 //! 6. A book's bytes are parsed in child processes alone, which hold no file, socket or secret but that one book.
 //! 7. Stages never import one another: only [`ingest`] knows their order (`tests/it/architecture.rs` checks it).
 //!
 //! ## Threads
-//! library thread (may hang with the mount) · queue thread (the one writing SQLite connection) · ingest workers ·
-//! readers' child processes (one a worker) · embedder thread (owns the model) · tokio's threads (the control server). All channels are bounded; only SQLite grows.
+//! library thread and fetch threads (may hang with the mount, and are then left behind) · queue thread (the one writing
+//! SQLite connection) · ingest workers (one holds its embedded book in memory while the store is away) · readers' child
+//! processes (one a worker) · embedder thread (owns the model) · store-probe thread (health, the scheduled comparison) ·
+//! tokio's threads (the control server). All channels are bounded; only SQLite grows.
 
 pub mod chunk;
 pub mod clock;

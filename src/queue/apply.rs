@@ -27,11 +27,11 @@ impl Queue {
     /// nothing more. `Gone` counts only for a book that is marked missing (which an earlier look did): otherwise it is
     /// taken as `Missing`.
     pub fn apply(&mut self, library: Uuid, changes: &[Change], now_us: i64) -> Result<Applied, QueueError> {
+        books::require_library(&self.connection, library)?;
         if changes.is_empty() {
             return Ok(Applied::default());
         }
         let transaction = self.begin()?;
-        books::require_library(&transaction, library)?;
         let mut applied = Applied::default();
         for change in changes {
             apply_one(&transaction, library, change, now_us, &mut applied)?;

@@ -113,7 +113,9 @@ impl FakeQdrant {
     /// As an operator deleting a collection behind the client's back.
     pub fn drop_collection(&self, name: &str) {
         self.state.shards.lock().unwrap().remove(name).expect("no such collection");
-        std::fs::remove_dir_all(self.state.dir.path().join(name)).unwrap();
+        // A call in progress may still write there: what it writes goes with the directory's new name.
+        let dropped = self.state.dir.path().join(format!(".{name}.dropped-{}", uuid::Uuid::new_v4()));
+        std::fs::rename(self.state.dir.path().join(name), dropped).unwrap();
     }
 }
 
