@@ -22,6 +22,7 @@ mod main_job;
 mod pdf;
 mod qdrant_server;
 mod queue;
+mod real_server;
 mod regressions;
 mod sandbox;
 mod service;

@@ -1,5 +1,5 @@
 //! The server store against a Qdrant server: the contract, and what a network and an operator do to it. The server is
-//! qdrant_server.rs's, on a real socket, and a real one where `QDRANT_TEST_URL` names it.
+//! qdrant_server.rs's, on a real socket; real_server.rs has a real one.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -45,30 +45,6 @@ fn server_keeps_the_contract() {
     store.ensure_collection(&spec("books")).unwrap();
     contract_left(&store);
     assert_eq!(server.created().len(), 1);
-}
-
-#[test]
-#[ignore = "needs QDRANT_TEST_URL"]
-fn a_real_server_keeps_the_contract() {
-    let Ok(url) = std::env::var("QDRANT_TEST_URL") else {
-        panic!("set QDRANT_TEST_URL to a Qdrant server's gRPC address (and QDRANT_TEST_KEY to its key)");
-    };
-    let name = format!("alexandria-test-{}", Uuid::new_v4());
-    let api_key = std::env::var("QDRANT_TEST_KEY").unwrap_or_default();
-    let config = ServerConfig { api_key: api_key.clone(), ..server_config(url.clone(), &name) };
-    let outcome = std::panic::catch_unwind(|| {
-        let store = ServerStore::connect(&config).unwrap();
-        contract(&store, &name);
-        contract_left(&store);
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = qdrant_client::Qdrant::from_url(&url).api_key(Some(api_key).filter(|key| !key.is_empty()));
-        client.skip_compatibility_check().build().unwrap().delete_collection(&name).await.unwrap();
-    });
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 #[test]
