@@ -46,6 +46,8 @@ pub struct LibraryConfig {
     pub stall_seconds: f64,
     /// Use the kernel's change events where the file system has them.
     pub inotify: bool,
+    /// On a mount of the kernel's SMB client: use its change notification as a hint. Holds the share's root open.
+    pub change_notify: bool,
     /// Seconds a book must stay absent, over two complete looks, before its points go.
     pub removal_grace_seconds: f64,
     /// More removals at once than max(this many, `removal_limit_percent` of the books) wait for the operator.
@@ -67,6 +69,7 @@ impl Default for LibraryConfig {
             .to_vec(),
             stall_seconds: 30.0,
             inotify: true,
+            change_notify: true,
             removal_grace_seconds: 600.0,
             removal_limit: 10,
             removal_limit_percent: 2.0,

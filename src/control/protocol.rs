@@ -50,6 +50,11 @@ pub struct LibraryStatus {
     pub uuid: Option<Uuid>,
     /// The mount's file system, such as `ext4` or `cifs`.
     pub filesystem: String,
+    /// Seconds between two polls.
+    pub poll_seconds: f64,
+    /// What shortens the wait between them; None where nothing does.
+    pub hint: Option<ChangeHint>,
+    pub no_hint_because: Option<String>,
     pub available: bool,
     /// Why it is not available, or what is odd about it.
     pub reason: Option<String>,
@@ -61,6 +66,16 @@ pub struct LibraryStatus {
     pub books: usize,
     /// Books on the shelf that cannot be ingested as they are.
     pub passed_over: Vec<PassedOver>,
+}
+
+/// What tells of a change in the library before the next poll finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeHint {
+    /// The kernel's events, of a local file system.
+    Inotify,
+    /// The change notification of the kernel's SMB client.
+    Cifs,
 }
 
 /// A book in a worker's hands.

@@ -6,8 +6,8 @@ use std::io::IsTerminal;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 use super::protocol::{
-    AuditReport, CurrentJob, FailedResponse, JobRow, JobState, JobsResponse, LibraryStatus, Outcome, SearchResponse,
-    StatusSnapshot,
+    AuditReport, ChangeHint, CurrentJob, FailedResponse, JobRow, JobState, JobsResponse, LibraryStatus, Outcome,
+    SearchResponse, StatusSnapshot,
 };
 use crate::clock::now_us;
 use crate::domain::LibraryKind;
@@ -56,6 +56,7 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
             ),
         );
     }
+    line("changes", changes(&status.library));
     let model = &status.model;
     let loads = if model.loads == 1 { "loaded once".to_owned() } else { format!("loaded {} times", model.loads) };
     line("model", format!("{} on {} · {} dimensions · {loads}", model.id, model.device, model.dimension));
@@ -137,6 +138,17 @@ fn library(library: &LibraryStatus, view: View) -> String {
         some(unreadable, " · ", " that cannot be read (alexandriactl failed)"),
         if library.available { health(true, library.reason.as_deref()) } else { not_available(library) },
     )
+}
+
+/// How changes of the library are noticed.
+fn changes(library: &LibraryStatus) -> String {
+    let polling = format!("polling every {} s", library.poll_seconds);
+    match (library.hint, library.no_hint_because.as_deref()) {
+        (Some(ChangeHint::Inotify), _) => "inotify".to_owned(),
+        (Some(ChangeHint::Cifs), _) => format!("{polling}, cifs change notification as a hint"),
+        (None, Some(reason)) => format!("{polling}: {reason}"),
+        (None, None) => polling,
+    }
 }
 
 fn not_available(library: &LibraryStatus) -> String {

@@ -161,7 +161,7 @@ pub(super) fn take_in(parts: &Parts, config: &Config, path: &Path, force: bool) 
             .queue
             .call(move |queue| {
                 queue.known_books(library.uuid)?.iter().try_for_each(|known| {
-                    queue.enqueue_by_hand(library.uuid, known.book.uuid, JobKind::Ingest, true, now_us()).map(drop)
+                    queue.enqueue_by_hand(library.uuid, known.uuid, JobKind::Ingest, true, now_us()).map(drop)
                 })
             })
             .map_err(LookError::from)??;

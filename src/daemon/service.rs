@@ -180,6 +180,7 @@ fn start_watcher(
         poll: Duration::from_secs_f64(config.library.poll_seconds),
         full_scan: Duration::from_secs_f64(config.library.full_scan_seconds),
         inotify: config.library.inotify,
+        change_notify: config.library.change_notify,
     };
     let grace = Duration::from_secs_f64(config.library.removal_grace_seconds.max(1.0));
     let (reconciler, gate, queue) = (reconciler.clone(), parts.ingestor.gate.clone(), parts.queue.clone());

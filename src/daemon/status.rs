@@ -2,7 +2,8 @@
 //! hangs. Must never call into the library or the store ([`store_status`], which the prober's thread calls, excepted).
 
 use super::service::{Service, lock};
-use crate::control::protocol::{CurrentJob, LibraryStatus, ModelStatus, StatusSnapshot, StoreStatus};
+use crate::control::protocol::{ChangeHint, CurrentJob, LibraryStatus, ModelStatus, StatusSnapshot, StoreStatus};
+use crate::library::Hint;
 use crate::store::Filter;
 
 /// A call into the library that takes longer is one that hangs, for a person.
@@ -33,6 +34,12 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
             kind: library.map(|library| library.kind),
             uuid: library.map(|library| library.uuid),
             filesystem: watch.mount.map(|mount| mount.fs_name).unwrap_or_default(),
+            poll_seconds: watch.poll.as_secs_f64(),
+            hint: watch.hint.map(|hint| match hint {
+                Hint::Inotify => ChangeHint::Inotify,
+                Hint::Cifs => ChangeHint::Cifs,
+            }),
+            no_hint_because: watch.no_hint_because,
             available: reason.is_none() && shelf.last_look_us.is_some(),
             reason,
             not_answering_since_us,

@@ -72,10 +72,15 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// A hash of everything in here, as hex: equal hashes mean equal payloads.
-    pub fn hash(&self) -> String {
+    /// A hash of everything in here: equal ones mean equal payloads.
+    pub fn digest(&self) -> [u8; 32] {
         // Struct fields and BTreeMap keys serialise in a fixed order, so equal values give equal text.
-        hex(&Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
+        Sha256::digest(serde_json::to_vec(self).unwrap_or_default()).into()
+    }
+
+    /// [`Metadata::digest`] as hex.
+    pub fn hash(&self) -> String {
+        hex(&self.digest())
     }
 
     /// The contract's `author`.

@@ -41,8 +41,16 @@ impl Book {
 
     /// The file that the book is read from: the first that is not known to give no text. None where none is left.
     pub fn file_to_read(&self, failed: &[FailedFile]) -> Option<&BookFile> {
-        self.files().find(|file| !failed.iter().any(|known| known.is(file)))
+        first_sound(self.files(), failed)
     }
+}
+
+/// The first file that is not known to give no text.
+pub(super) fn first_sound<'a>(
+    mut files: impl Iterator<Item = &'a BookFile>,
+    failed: &[FailedFile],
+) -> Option<&'a BookFile> {
+    files.find(|file| !failed.iter().any(|known| known.is(file)))
 }
 
 #[cfg(test)]

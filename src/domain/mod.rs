@@ -18,7 +18,7 @@ pub use failed::FailedFile;
 pub use failure::{Failure, FailureKind};
 pub use language::iso_639_1;
 pub use point::{CataloguePayload, ChunkLevel, Payload, Point, StoredPoint};
-pub use shelf::{Change, KnownBook, PassedOver, ShelfSnapshot};
+pub use shelf::{Change, KnownBook, PassedOver, Sighting};
 
 /// The namespace of every UUIDv5 the project makes (a random UUID, fixed for ever: changing it orphans all points).
 pub const UUID_NAMESPACE: uuid::Uuid = uuid::uuid!("5b0f5a3e-2f0c-4a53-9f0e-6f9b7a1d3c52");

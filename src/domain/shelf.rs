@@ -1,18 +1,21 @@
-//! What a look at the library found, what the state knows, and the changes between the two.
+//! What a look at the library finds, what the state knows, and the changes between the two.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Book, FailedFile, LibraryKind};
+use super::failed::first_sound;
+use super::{Book, BookFile, FailedFile, Source};
 
-/// A complete, error-free look at one library. An incomplete one is an error, never a smaller snapshot.
+/// What a look finds of one book. A look that is complete and free of errors has one for every book on the shelf.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ShelfSnapshot {
-    pub library_uuid: Uuid,
-    pub kind: LibraryKind,
-    pub books: Vec<Book>,
-    /// Books that are on the shelf but have no file in a readable format, or none at all yet.
-    pub passed_over: Vec<PassedOver>,
+// Nearly all are books, so nothing is saved by boxing them.
+#[allow(clippy::large_enum_variant)]
+pub enum Sighting {
+    Book(Book),
+    /// It is there, but cannot be seen whole at this moment: it stays what the state has.
+    AsKnown(Uuid),
+    /// It has no file in a readable format, or none at all yet.
+    PassedOver(PassedOver),
 }
 
 /// A book on the shelf that cannot be ingested as it is. It is present all the same: never a removal.
@@ -30,10 +33,19 @@ pub struct PassedOver {
     pub reason: String,
 }
 
-/// A book as the state has it.
+/// A book as the state has it: no more than what a look is compared with, because a large library's are all in memory
+/// at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnownBook {
-    pub book: Book,
+    pub uuid: Uuid,
+    pub source: Source,
+    /// [`super::Metadata::digest`].
+    pub metadata_digest: [u8; 32],
+    /// As in [`Book`].
+    pub file: BookFile,
+    pub others: Vec<BookFile>,
+    pub unread: Vec<String>,
+    pub added_us: i64,
     /// Since when complete looks do not see it; None while it is seen. Microseconds since the epoch.
     pub missing_since_us: Option<i64>,
     /// Its files that were read and gave no text. Those that are not on the shelf any more say nothing.
@@ -42,8 +54,28 @@ pub struct KnownBook {
 
 impl KnownBook {
     /// A book that is seen, and of which no file failed.
-    pub fn new(book: Book) -> Self {
-        Self { book, missing_since_us: None, failed: Vec::new() }
+    pub fn new(book: &Book) -> Self {
+        Self {
+            uuid: book.uuid,
+            source: book.source.clone(),
+            metadata_digest: book.metadata.digest(),
+            file: book.file.clone(),
+            others: book.others.clone(),
+            unread: book.unread.clone(),
+            added_us: book.added_us,
+            missing_since_us: None,
+            failed: Vec::new(),
+        }
+    }
+
+    /// As [`Book::files`].
+    pub fn files(&self) -> impl Iterator<Item = &BookFile> {
+        std::iter::once(&self.file).chain(&self.others)
+    }
+
+    /// As [`Book::file_to_read`], with what is known of its files.
+    pub fn file_to_read(&self) -> Option<&BookFile> {
+        first_sound(self.files(), &self.failed)
     }
 }
 

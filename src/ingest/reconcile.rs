@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::formats::why_unread;
 use crate::clock::now_us;
-use crate::domain::{Change, KnownBook, LibraryKind, PassedOver};
-use crate::library::diff::{diff, too_many_removals};
-use crate::library::{self, Heartbeat, LibraryError, SnapshotRequest};
+use crate::domain::{Change, LibraryKind, PassedOver, Sighting};
+use crate::library::diff::{Comparison, too_many_removals};
+use crate::library::{self, Heartbeat, LibraryError, LookRequest, Shelf};
 use crate::queue::{Applied, LibraryRecord, QueueError, QueueHandle, QueueStopped};
 
 /// How a library is looked at.
@@ -142,47 +142,49 @@ impl Reconciler {
         heartbeat.beat();
         let kind = library::detect(&self.settings.path)?;
         let record = self.known_library(kind)?;
-        let known = match &record {
-            Some(record) => {
-                let uuid = record.uuid;
-                self.queue.call(move |queue| queue.known_books(uuid))??
-            }
-            None => Vec::new(),
-        };
-        let look = library::take_snapshot(&SnapshotRequest {
+        let shelf = Shelf::open(LookRequest {
             path: &self.settings.path,
             kind,
             folder_uuid: record.as_ref().filter(|_| kind == LibraryKind::Folder).map(|record| record.uuid),
             expected: record.as_ref().map(|record| record.uuid),
             formats: &self.settings.formats,
             why_unread,
-            known: &known,
             scratch_dir: &self.settings.scratch_dir,
             full,
             heartbeat,
         })?;
-        let snapshot = look.snapshot;
-        let empty = snapshot.books.is_empty() && snapshot.passed_over.is_empty();
-        if kind == LibraryKind::Folder && empty && !known.is_empty() {
+        let uuid = shelf.library_uuid();
+        self.refuse_a_copy(uuid)?;
+        // Also where it is first seen here: it may be known from elsewhere.
+        let known = self.queue.call(move |queue| queue.known_books(uuid))??;
+        let now_us = now_us();
+        let mut record = Record { reconciler: self, kind, uuid, now_us, library: None, applied: Applied::default() };
+        let mut comparison = Comparison::with(&known);
+        let mut passed_over = Vec::new();
+        let look = shelf.look(&known, |sightings| -> Result<(), LookError> {
+            let mut changes = Vec::new();
+            for sighting in sightings {
+                match sighting {
+                    Sighting::Book(book) => comparison.seen(book, &mut changes),
+                    Sighting::AsKnown(uuid) => comparison.seen_as_known(uuid, &mut changes),
+                    Sighting::PassedOver(book) => {
+                        comparison.seen_as_known(book.uuid, &mut changes);
+                        passed_over.push(book);
+                    }
+                }
+            }
+            record.take_in(changes)
+        })?;
+        if kind == LibraryKind::Folder && look.books + look.passed_over == 0 && !known.is_empty() {
             // Calibre's catalogue says by its uuid that it is the right one; a folder without books says nothing, and
             // the brake would let a small one go.
             return Err(LibraryError::Empty { path: self.settings.path.clone() }.into());
         }
-        self.refuse_a_copy(snapshot.library_uuid)?;
-        let known = match record {
-            Some(_) => known,
-            // First seen here, but perhaps known from elsewhere.
-            None => {
-                let uuid = snapshot.library_uuid;
-                self.queue.call(move |queue| queue.known_books(uuid))??
-            }
-        };
-        let library = self.remember_library(kind, snapshot.library_uuid)?;
-        let now = now_us();
-        let mut changes = diff(&known, &snapshot, now, self.settings.removal_grace_us);
-        let removals_waiting = self.hold_removals(&mut changes, &known, kind);
-        let uuid = library.uuid;
-        let applied = self.queue.call(move |queue| queue.apply(uuid, &changes, now))??;
+        let mut absent = comparison.absent(now_us, self.settings.removal_grace_us);
+        let removals_waiting = self.hold_removals(&mut absent, known.len(), kind);
+        record.take_in(absent)?;
+        let library = record.library()?;
+        let applied = record.applied;
         if !applied.is_empty() {
             tracing::info!("library looked at: {applied}");
         }
@@ -195,14 +197,14 @@ impl Reconciler {
         }
         // Said once: they are listed, not worked on, so nothing else tells of them.
         let unreadable = |books: &[PassedOver]| books.iter().filter(|book| !book.formats.is_empty()).count();
-        let found = unreadable(&snapshot.passed_over);
+        let found = unreadable(&passed_over);
         if found > unreadable(&shelf.passed_over) {
             tracing::info!("{found} books have no file that can be read; `alexandriactl failed` says why");
         }
         shelf.library = Some(library);
         shelf.last_applied = applied;
-        shelf.books = snapshot.books.len();
-        shelf.passed_over = snapshot.passed_over;
+        shelf.books = look.books;
+        shelf.passed_over = passed_over;
         shelf.removals_waiting = removals_waiting;
         Ok(Looked { applied, unsettled: look.unsettled > 0 || (self.settings.watched && grace_runs) })
     }
@@ -256,7 +258,8 @@ impl Reconciler {
         let (watched, path) = (self.settings.watched, self.settings.path.clone());
         Ok(self.queue.call(move |queue| {
             let library = queue.library_at(kind, &path, Some(uuid))?;
-            if watched {
+            // A look that finds nothing new is not to write anything.
+            if watched && queue.watched_library()? != Some(library.uuid) {
                 queue.set_watched_library(library.uuid)?;
             }
             Ok::<_, QueueError>(library)
@@ -264,7 +267,7 @@ impl Reconciler {
     }
 
     /// Takes removals out of the changes where they must not happen; returns how many wait for a person.
-    fn hold_removals(&self, changes: &mut Vec<Change>, known: &[KnownBook], kind: LibraryKind) -> usize {
+    fn hold_removals(&self, changes: &mut Vec<Change>, known: usize, kind: LibraryKind) -> usize {
         if !self.settings.watched {
             changes.retain(|change| !matches!(change, Change::Missing(_) | Change::Gone(_)));
             return 0;
@@ -281,9 +284,9 @@ impl Reconciler {
         released.retain(|uuid| gone.contains(uuid));
         let fresh: HashSet<Uuid> = gone.difference(&released).copied().collect();
         let settings = &self.settings;
-        let too_many = too_many_removals(fresh.len(), known.len(), settings.removal_limit, settings.removal_limit_percent)
+        let too_many = too_many_removals(fresh.len(), known, settings.removal_limit, settings.removal_limit_percent)
                 // A folder has nothing that says it is the right one: most of it gone may be a mount that is not there.
-                || (kind == LibraryKind::Folder && known.len() > 1 && fresh.len() * 2 > known.len());
+                || (kind == LibraryKind::Folder && known > 1 && fresh.len() * 2 > known);
         if too_many && !fresh.is_subset(&approved) {
             changes.retain(|change| !matches!(change, Change::Gone(uuid) if fresh.contains(uuid)));
             let waiting = fresh.len();
@@ -303,6 +306,41 @@ impl Reconciler {
     }
 }
 
+/// What one look has the state learn.
+struct Record<'a> {
+    reconciler: &'a Reconciler,
+    kind: LibraryKind,
+    uuid: Uuid,
+    now_us: i64,
+    /// None until it is registered: a look that learns nothing leaves no trace.
+    library: Option<LibraryRecord>,
+    applied: Applied,
+}
+
+impl Record<'_> {
+    /// Queues the work that changes mean. Of a large library that is seen for the first time these are some of many: the
+    /// queue's thread serves others in between, and what a kill leaves out the next look finds.
+    fn take_in(&mut self, changes: Vec<Change>) -> Result<(), LookError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.library()?;
+        let (library, now_us) = (self.uuid, self.now_us);
+        let applied = self.reconciler.queue.call(move |queue| queue.apply(library, &changes, now_us))??;
+        self.applied = self.applied.plus(&applied);
+        Ok(())
+    }
+
+    fn library(&mut self) -> Result<LibraryRecord, LookError> {
+        if let Some(library) = &self.library {
+            return Ok(library.clone());
+        }
+        let library = self.reconciler.remember_library(self.kind, self.uuid)?;
+        self.library = Some(library.clone());
+        Ok(library)
+    }
+}
+
 /// The guarded values are whole at every moment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -315,10 +353,7 @@ fn same_path(a: &Path, b: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Book, BookFile, Metadata, Source};
     use crate::queue::Queue;
-
-    const LIBRARY: Uuid = Uuid::from_u128(7);
 
     fn reconciler() -> Reconciler {
         let queue = QueueHandle::spawn(Queue::open_in_memory().unwrap()).unwrap();
@@ -334,59 +369,44 @@ mod tests {
         Reconciler::new(queue, settings)
     }
 
-    fn known(count: u128) -> Vec<KnownBook> {
-        let book = |number: u128| Book {
-            uuid: Uuid::from_u128(number),
-            library_uuid: LIBRARY,
-            source: Source::Calibre(number as i64),
-            metadata: Metadata::default(),
-            file: BookFile { format: "TXT".into(), path: "/x".into(), data_id: None, size: 0, mtime_us: 0 },
-            others: Vec::new(),
-            unread: Vec::new(),
-            added_us: 0,
-        };
-        let missing = |number| KnownBook { missing_since_us: Some(0), ..KnownBook::new(book(number)) };
-        (0..count).map(missing).collect()
-    }
-
     fn gone(numbers: std::ops::Range<u128>) -> Vec<Change> {
         numbers.map(|number| Change::Gone(Uuid::from_u128(number))).collect()
     }
 
     #[test]
     fn an_approval_lets_go_what_was_held_and_nothing_else() {
-        let (reconciler, known) = (reconciler(), known(100));
+        let (reconciler, known) = (reconciler(), 100);
         let mut changes = gone(0..12);
-        assert_eq!(reconciler.hold_removals(&mut changes, &known, LibraryKind::Calibre), 12);
+        assert_eq!(reconciler.hold_removals(&mut changes, known, LibraryKind::Calibre), 12);
         assert!(changes.is_empty());
         assert_eq!(reconciler.approve_removals(), 12);
         // Meanwhile those came back and others went.
         let mut changes = gone(50..62);
-        assert_eq!(reconciler.hold_removals(&mut changes, &known, LibraryKind::Calibre), 12);
+        assert_eq!(reconciler.hold_removals(&mut changes, known, LibraryKind::Calibre), 12);
         // The word is spent, even for the first ones.
         let mut changes = gone(0..12);
-        assert_eq!(reconciler.hold_removals(&mut changes, &known, LibraryKind::Calibre), 12);
+        assert_eq!(reconciler.hold_removals(&mut changes, known, LibraryKind::Calibre), 12);
         assert_eq!(reconciler.approve_removals(), 12);
         let mut changes = gone(0..12);
-        assert_eq!(reconciler.hold_removals(&mut changes, &known, LibraryKind::Calibre), 0);
+        assert_eq!(reconciler.hold_removals(&mut changes, known, LibraryKind::Calibre), 0);
         assert_eq!(changes.len(), 12);
     }
 
     #[test]
     fn removals_under_way_raise_no_alarm() {
-        let (reconciler, known) = (reconciler(), known(100));
-        assert_eq!(reconciler.hold_removals(&mut gone(0..10), &known, LibraryKind::Calibre), 0);
+        let (reconciler, known) = (reconciler(), 100);
+        assert_eq!(reconciler.hold_removals(&mut gone(0..10), known, LibraryKind::Calibre), 0);
         // The first ten are still gone at the next look, and two more.
         let mut changes = gone(0..12);
-        assert_eq!(reconciler.hold_removals(&mut changes, &known, LibraryKind::Calibre), 0);
+        assert_eq!(reconciler.hold_removals(&mut changes, known, LibraryKind::Calibre), 0);
         assert_eq!(changes.len(), 12);
     }
 
     #[test]
     fn most_of_a_folder_never_goes_unasked() {
         let reconciler = reconciler();
-        assert_eq!(reconciler.hold_removals(&mut gone(0..4), &known(4), LibraryKind::Folder), 4);
-        assert_eq!(reconciler.hold_removals(&mut gone(0..4), &known(4), LibraryKind::Calibre), 0);
-        assert_eq!(reconciler.hold_removals(&mut gone(0..1), &known(1), LibraryKind::Folder), 0);
+        assert_eq!(reconciler.hold_removals(&mut gone(0..4), 4, LibraryKind::Folder), 4);
+        assert_eq!(reconciler.hold_removals(&mut gone(0..4), 4, LibraryKind::Calibre), 0);
+        assert_eq!(reconciler.hold_removals(&mut gone(0..1), 1, LibraryKind::Folder), 0);
     }
 }

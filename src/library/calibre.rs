@@ -1,14 +1,16 @@
-//! Reads Calibre's catalogue from a copy of `metadata.db`: nine whole-table queries, joined in memory.
+//! Reads Calibre's catalogue from a copy of `metadata.db`: nine queries side by side, all in the order of the books'
+//! ids, so that one book at a time is in memory.
 //!
 //! Columns are named and views avoided: schema 27 dropped columns, and views and triggers need functions that only
 //! Calibre has. Must never run on the library's own file (see `snapshot`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime};
+use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row, Rows, Statement};
 use uuid::Uuid;
 
 use super::LibraryError;
@@ -16,13 +18,6 @@ use crate::domain::Metadata;
 
 /// Older schemas lack columns used here (Calibre 0.8, 2011).
 const OLDEST_SCHEMA: i64 = 20;
-
-/// The whole catalogue, in the order of Calibre's ids.
-#[derive(Debug)]
-pub(super) struct Catalogue {
-    pub library_uuid: Uuid,
-    pub books: Vec<CatalogueBook>,
-}
 
 /// One row of `books` with what belongs to it.
 #[derive(Debug)]
@@ -49,8 +44,8 @@ pub(super) struct FormatRow {
     pub name: String,
 }
 
-/// Reads everything, or fails. `database` is only named in errors.
-pub(super) fn read(connection: &Connection, database: &Path) -> Result<Catalogue, LibraryError> {
+/// Refuses what is no catalogue, and says whose it is. `database` is only named in errors.
+pub(super) fn identify(connection: &Connection, database: &Path) -> Result<Uuid, LibraryError> {
     let version: i64 =
         connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|error| bad(database, &error))?;
     let tables: i64 = connection
@@ -65,9 +60,23 @@ pub(super) fn read(connection: &Connection, database: &Path) -> Result<Catalogue
     if version < OLDEST_SCHEMA {
         return Err(LibraryError::SchemaTooOld { path: database.to_owned(), found: version, oldest: OLDEST_SCHEMA });
     }
-    let library_uuid = library_uuid(connection, database)?;
-    let books = read_books(connection, library_uuid).map_err(|error| bad(database, &error))?;
-    Ok(Catalogue { library_uuid, books })
+    library_uuid(connection, database)
+}
+
+/// Reads every book, in the order of Calibre's ids, or fails.
+pub(super) fn each_book<E: From<LibraryError>>(
+    connection: &Connection,
+    database: &Path,
+    library_uuid: Uuid,
+    mut take: impl FnMut(CatalogueBook) -> Result<(), E>,
+) -> Result<(), E> {
+    let bad = |error: rusqlite::Error| bad(database, &error);
+    let mut statements = Statements::prepare(connection).map_err(bad)?;
+    let mut reader = Reader::start(&mut statements, library_uuid).map_err(bad)?;
+    while let Some(book) = reader.next_book().map_err(bad)? {
+        take(book)?;
+    }
+    Ok(())
 }
 
 fn bad(database: &Path, error: &rusqlite::Error) -> LibraryError {
@@ -75,163 +84,199 @@ fn bad(database: &Path, error: &rusqlite::Error) -> LibraryError {
 }
 
 fn library_uuid(connection: &Connection, database: &Path) -> Result<Uuid, LibraryError> {
-    let mut found = None;
-    each(connection, "SELECT uuid FROM library_id ORDER BY id LIMIT 1", |row| {
-        found = Uuid::parse_str(&text(row, 0)?).ok();
-        Ok(())
-    })
-    .map_err(|error| bad(database, &error))?;
-    found.ok_or_else(|| LibraryError::BadDatabase {
+    let found =
+        connection
+            .query_row("SELECT uuid FROM library_id ORDER BY id LIMIT 1", [], |row| {
+                Ok(Uuid::parse_str(&text(row, 0)?).ok())
+            })
+            .optional()
+            .map_err(|error| bad(database, &error))?;
+    found.flatten().ok_or_else(|| LibraryError::BadDatabase {
         path: database.to_owned(),
         reason: "it has no library id; opening the library once in Calibre gives it one".to_owned(),
     })
 }
 
-fn read_books(connection: &Connection, library_uuid: Uuid) -> rusqlite::Result<Vec<CatalogueBook>> {
-    let mut books: Vec<CatalogueBook> = Vec::new();
-    let mut seen = HashSet::new();
-    let sql = "SELECT id, uuid, title, timestamp, pubdate, series_index, path FROM books ORDER BY id";
-    each(connection, sql, |row| {
-        let id: i64 = row.get(0)?;
-        let mut uuid = Uuid::parse_str(&text(row, 1)?).ok().filter(|uuid| !uuid.is_nil());
-        // Calibre never leaves these, other tools do: a book without a UUID of its own gets one from its id.
-        if uuid.is_none_or(|uuid| !seen.insert(uuid)) {
-            uuid = Some(Uuid::new_v5(&library_uuid, format!("calibre:{id}").as_bytes()));
-        }
-        let Some(uuid) = uuid else { return Ok(()) };
-        let metadata = Metadata {
-            title: text(row, 2)?,
-            published: published(&text(row, 4)?),
-            series_index: number(row, 5)?,
-            ..Metadata::default()
+/// The queries, compiled. All but the first begin with the id of the book that a row belongs to.
+struct Statements<'c> {
+    books: Statement<'c>,
+    formats: Statement<'c>,
+    authors: Statement<'c>,
+    languages: Statement<'c>,
+    tags: Statement<'c>,
+    series: Statement<'c>,
+    publishers: Statement<'c>,
+    ratings: Statement<'c>,
+    identifiers: Statement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+        // CROSS JOIN: the links are read first, and each one's name is looked up. `+` has them sorted (what does not fit
+        // into SQLite's two MiB goes to a temporary file): following an index into a table whose rows lie in the order
+        // of past edits took twice as long. The links to tags are themselves an index in this order.
+        let links = |columns: &str, table: &str, name_of: &str, order: &str| {
+            connection.prepare(&format!(
+                "SELECT link.book, {columns} FROM {table} AS link CROSS JOIN {name_of} ORDER BY {order}"
+            ))
         };
+        Ok(Self {
+            books: connection
+                .prepare("SELECT id, uuid, title, timestamp, pubdate, series_index, path FROM books ORDER BY id")?,
+            formats: connection
+                .prepare("SELECT book, id, format, uncompressed_size, name FROM data ORDER BY +book, id")?,
+            authors: links("name", "books_authors_link", "authors ON authors.id = link.author", "+link.book, link.id")?,
+            languages: links(
+                "languages.lang_code",
+                "books_languages_link",
+                "languages ON languages.id = link.lang_code",
+                "+link.book, link.item_order, link.id",
+            )?,
+            tags: links("name", "books_tags_link", "tags ON tags.id = link.tag", "link.book")?,
+            series: links("name", "books_series_link", "series ON series.id = link.series", "+link.book, link.id")?,
+            publishers: links(
+                "name",
+                "books_publishers_link",
+                "publishers ON publishers.id = link.publisher",
+                "+link.book, link.id",
+            )?,
+            ratings: links(
+                "ratings.rating",
+                "books_ratings_link",
+                "ratings ON ratings.id = link.rating",
+                "+link.book, link.id",
+            )?,
+            identifiers: connection.prepare("SELECT book, type, val FROM identifiers ORDER BY +book, id")?,
+        })
+    }
+}
+
+/// All queries at the same book.
+struct Reader<'s> {
+    library_uuid: Uuid,
+    seen: HashSet<Uuid>,
+    books: Rows<'s>,
+    formats: Beside<'s>,
+    authors: Beside<'s>,
+    languages: Beside<'s>,
+    tags: Beside<'s>,
+    series: Beside<'s>,
+    publishers: Beside<'s>,
+    ratings: Beside<'s>,
+    identifiers: Beside<'s>,
+}
+
+impl<'s> Reader<'s> {
+    fn start(statements: &'s mut Statements, library_uuid: Uuid) -> rusqlite::Result<Self> {
+        Ok(Self {
+            library_uuid,
+            seen: HashSet::new(),
+            books: statements.books.query([])?,
+            formats: Beside::start(&mut statements.formats)?,
+            authors: Beside::start(&mut statements.authors)?,
+            languages: Beside::start(&mut statements.languages)?,
+            tags: Beside::start(&mut statements.tags)?,
+            series: Beside::start(&mut statements.series)?,
+            publishers: Beside::start(&mut statements.publishers)?,
+            ratings: Beside::start(&mut statements.ratings)?,
+            identifiers: Beside::start(&mut statements.identifiers)?,
+        })
+    }
+
+    fn next_book(&mut self) -> rusqlite::Result<Option<CatalogueBook>> {
+        let Some(row) = self.books.next()? else { return Ok(None) };
+        let id: i64 = row.get(0)?;
+        let of_its_own = Uuid::parse_str(&text(row, 1)?).ok().filter(|uuid| !uuid.is_nil());
+        // Calibre never leaves these, other tools do: a book without a UUID of its own gets one from its id.
+        let uuid = of_its_own
+            .filter(|uuid| self.seen.insert(*uuid))
+            .unwrap_or_else(|| Uuid::new_v5(&self.library_uuid, format!("calibre:{id}").as_bytes()));
+        let mut metadata =
+            Metadata { title: text(row, 2)?, published: published(&text(row, 4)?), ..Metadata::default() };
+        let series_index = number(row, 5)?;
         let (added_us, path) = (microseconds(&text(row, 3)?), text(row, 6)?);
-        books.push(CatalogueBook { id, uuid, path, added_us, metadata, formats: Vec::new() });
-        Ok(())
-    })?;
-    let mut shelf = Shelf { at: books.iter().enumerate().map(|(at, book)| (book.id, at)).collect(), books };
 
-    each(connection, "SELECT id, book, format, uncompressed_size, name FROM data ORDER BY id", |row| {
-        if let Some(book) = shelf.book(row.get(1)?) {
+        let mut formats = Vec::new();
+        self.formats.each(id, |row| {
             let size = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
-            let row = FormatRow { id: row.get(0)?, format: text(row, 2)?.to_uppercase(), size, name: text(row, 4)? };
-            push_exactly(&mut book.formats, row);
-        }
-        Ok(())
-    })?;
-
-    // A name keeps its commas as bars in this table.
-    let authors = names(connection, "SELECT id, name FROM authors")?;
-    each_link(
-        connection,
-        "SELECT book, author FROM books_authors_link ORDER BY id",
-        &authors,
-        &mut shelf,
-        |book, name| {
-            push_exactly(&mut book.metadata.authors, name.replace('|', ","));
-        },
-    )?;
-    let languages = names(connection, "SELECT id, lang_code FROM languages")?;
-    let sql = "SELECT book, lang_code FROM books_languages_link ORDER BY item_order, id";
-    each_link(connection, sql, &languages, &mut shelf, |book, code| {
-        book.metadata.language.get_or_insert_with(|| code.to_owned());
-    })?;
-    let tags = names(connection, "SELECT id, name FROM tags")?;
-    each_link(connection, "SELECT book, tag FROM books_tags_link", &tags, &mut shelf, |book, tag| {
-        push_exactly(&mut book.metadata.tags, tag.to_owned());
-    })?;
-    let series = names(connection, "SELECT id, name FROM series")?;
-    each_link(connection, "SELECT book, series FROM books_series_link", &series, &mut shelf, |book, name| {
-        book.metadata.series = Some(name.to_owned());
-    })?;
-    let publishers = names(connection, "SELECT id, name FROM publishers")?;
-    each_link(
-        connection,
-        "SELECT book, publisher FROM books_publishers_link",
-        &publishers,
-        &mut shelf,
-        |book, name| {
-            book.metadata.publisher = Some(name.to_owned());
-        },
-    )?;
-    let sql =
-        "SELECT link.book, ratings.rating FROM books_ratings_link AS link JOIN ratings ON ratings.id = link.rating";
-    each(connection, sql, |row| {
-        if let (Some(book), Some(stars)) = (shelf.book(row.get(0)?), row.get::<_, Option<i64>>(1)?) {
-            book.metadata.rating = (stars > 0).then_some(stars);
-        }
-        Ok(())
-    })?;
-    each(connection, "SELECT book, type, val FROM identifiers", |row| {
-        if let Some(book) = shelf.book(row.get(0)?) {
-            book.metadata.identifiers.insert(text(row, 1)?, text(row, 2)?);
-        }
-        Ok(())
-    })?;
-
-    for book in &mut shelf.books {
-        book.metadata.tags.sort();
-        if book.metadata.series.is_none() {
+            formats.push(FormatRow {
+                id: row.get(1)?,
+                format: text(row, 2)?.to_uppercase(),
+                size,
+                name: text(row, 4)?,
+            });
+            Ok(())
+        })?;
+        // A name keeps its commas as bars in this table.
+        self.authors.each(id, |row| {
+            metadata.authors.push(text(row, 1)?.replace('|', ","));
+            Ok(())
+        })?;
+        self.languages.each(id, |row| {
+            if metadata.language.is_none() {
+                metadata.language = Some(text(row, 1)?);
+            }
+            Ok(())
+        })?;
+        self.tags.each(id, |row| {
+            metadata.tags.push(text(row, 1)?);
+            Ok(())
+        })?;
+        metadata.tags.sort();
+        self.series.each(id, |row| {
+            metadata.series = Some(text(row, 1)?);
             // Calibre stores 1.0 for books of no series.
-            book.metadata.series_index = None;
-        }
+            metadata.series_index = series_index;
+            Ok(())
+        })?;
+        self.publishers.each(id, |row| {
+            metadata.publisher = Some(text(row, 1)?);
+            Ok(())
+        })?;
+        self.ratings.each(id, |row| {
+            if let Some(stars) = row.get::<_, Option<i64>>(1)? {
+                metadata.rating = (stars > 0).then_some(stars);
+            }
+            Ok(())
+        })?;
+        self.identifiers.each(id, |row| {
+            metadata.identifiers.insert(text(row, 1)?, text(row, 2)?);
+            Ok(())
+        })?;
+        Ok(Some(CatalogueBook { id, uuid, path, added_us, metadata, formats }))
     }
-    Ok(shelf.books)
 }
 
-struct Shelf {
-    books: Vec<CatalogueBook>,
-    at: HashMap<i64, usize>,
+/// Rows that belong to books, read beside these.
+struct Beside<'s> {
+    rows: Rows<'s>,
+    /// The book of the row that is next; None at the end.
+    book: Option<i64>,
 }
 
-impl Shelf {
-    /// None for a row that outlived its book.
-    fn book(&mut self, id: i64) -> Option<&mut CatalogueBook> {
-        self.at.get(&id).map(|at| &mut self.books[*at])
+impl<'s> Beside<'s> {
+    fn start(statement: &'s mut Statement) -> rusqlite::Result<Self> {
+        let mut beside = Self { rows: statement.query([])?, book: None };
+        beside.advance()?;
+        Ok(beside)
     }
-}
 
-/// Most books have one author and one format; room for three more would be a third of a large snapshot's memory.
-fn push_exactly<T>(list: &mut Vec<T>, item: T) {
-    list.reserve_exact(1);
-    list.push(item);
-}
-
-fn each(
-    connection: &Connection,
-    sql: &str,
-    mut take: impl FnMut(&Row) -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        take(row)?;
-    }
-    Ok(())
-}
-
-fn names(connection: &Connection, sql: &str) -> rusqlite::Result<HashMap<i64, String>> {
-    let mut names = HashMap::new();
-    each(connection, sql, |row| {
-        names.insert(row.get(0)?, text(row, 1)?);
+    fn advance(&mut self) -> rusqlite::Result<()> {
+        self.rows.advance()?;
+        self.book = self.rows.get().map(|row| row.get(0)).transpose()?;
         Ok(())
-    })?;
-    Ok(names)
-}
+    }
 
-fn each_link(
-    connection: &Connection,
-    sql: &str,
-    names: &HashMap<i64, String>,
-    shelf: &mut Shelf,
-    mut take: impl FnMut(&mut CatalogueBook, &str),
-) -> rusqlite::Result<()> {
-    each(connection, sql, |row| {
-        if let (Some(book), Some(name)) = (shelf.book(row.get(0)?), names.get(&row.get(1)?)) {
-            take(book, name);
+    /// The rows of a book. Books must be asked for in the order of their ids; rows that outlived theirs are left out.
+    fn each(&mut self, book: i64, mut take: impl FnMut(&Row) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+        while let Some(at) = self.book.filter(|at| *at <= book) {
+            if let Some(row) = self.rows.get().filter(|_| at == book) {
+                take(row)?;
+            }
+            self.advance()?;
         }
         Ok(())
-    })
+    }
 }
 
 /// SQLite's columns hold what they were given: NULL reads as empty, and bytes that are no UTF-8 are replaced.
@@ -293,10 +338,10 @@ mod tests {
     #[test]
     fn another_programs_database_is_refused() {
         let connection = Connection::open_in_memory().unwrap();
-        let refused = read(&connection, Path::new("/lib/metadata.db")).unwrap_err();
+        let refused = identify(&connection, Path::new("/lib/metadata.db")).unwrap_err();
         assert!(refused.to_string().contains("/lib/metadata.db"), "{refused}");
         connection.execute_batch("CREATE TABLE books(id); CREATE TABLE data(id); PRAGMA user_version = 19;").unwrap();
-        let refused = read(&connection, Path::new("/lib/metadata.db")).unwrap_err();
+        let refused = identify(&connection, Path::new("/lib/metadata.db")).unwrap_err();
         assert!(matches!(refused, LibraryError::SchemaTooOld { found: 19, .. }));
     }
 }

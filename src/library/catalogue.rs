@@ -5,55 +5,54 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use rusqlite::Connection;
 use uuid::Uuid;
 
-use super::calibre::{Catalogue, CatalogueBook, FormatRow};
+use super::calibre::{self, CatalogueBook, FormatRow};
 use super::files::{FileState, in_order, inside, not_in_order, stat_file, why_none};
-use super::{LibraryError, Look, SnapshotRequest};
+use super::{DATABASE, LibraryError, LookRequest, Seen};
 use crate::clock::now_us;
-use crate::domain::{Book, BookFile, KnownBook, LibraryKind, PassedOver, ShelfSnapshot, Source};
+use crate::domain::{Book, BookFile, KnownBook, PassedOver, Sighting, Source};
 
 /// Stats the files of new and changed rows; on a full look, every book's file in use and those preferred to it.
-pub(super) fn look(request: &SnapshotRequest, catalogue: Catalogue) -> Result<Look, LibraryError> {
-    let known: HashMap<Uuid, &KnownBook> = request.known.iter().map(|known| (known.book.uuid, known)).collect();
-    let mut look = Look {
-        snapshot: ShelfSnapshot {
-            library_uuid: catalogue.library_uuid,
-            kind: LibraryKind::Calibre,
-            books: Vec::with_capacity(catalogue.books.len()),
-            passed_over: Vec::new(),
-        },
-        unsettled: 0,
-    };
+pub(super) fn look<E: From<LibraryError>>(
+    request: &LookRequest,
+    copy: &Connection,
+    library_uuid: Uuid,
+    known: &[KnownBook],
+    mut take: impl FnMut(Seen) -> Result<(), E>,
+) -> Result<(), E> {
+    let known: HashMap<Uuid, &KnownBook> = known.iter().map(|known| (known.uuid, known)).collect();
     let now_us = now_us();
-    for row in catalogue.books {
-        match find_files(request, &row, known.get(&row.uuid).copied(), now_us)? {
+    calibre::each_book(copy, &request.path.join(DATABASE), library_uuid, |row| {
+        let found = find_files(request, &row, known.get(&row.uuid).copied(), now_us)?;
+        take(match found {
             Found::Files { file, others, settled } => {
-                look.unsettled += usize::from(!settled);
-                look.snapshot.books.push(Book {
+                let unread = not_in_order(request.formats, formats(&row));
+                let sighting = Sighting::Book(Book {
                     uuid: row.uuid,
-                    library_uuid: catalogue.library_uuid,
+                    library_uuid,
                     source: Source::Calibre(row.id),
-                    unread: not_in_order(request.formats, formats(&row)),
+                    unread,
                     metadata: row.metadata,
                     file,
                     others,
                     added_us: row.added_us,
                 });
+                Seen { sighting, settled }
             }
             Found::Nothing { reason, settled } => {
-                look.unsettled += usize::from(!settled);
-                look.snapshot.passed_over.push(PassedOver {
+                let sighting = Sighting::PassedOver(PassedOver {
                     uuid: row.uuid,
                     book_id: format!("calibre {}", row.id),
                     formats: formats(&row).map(str::to_owned).collect(),
                     title: row.metadata.title,
                     reason,
                 });
+                Seen { sighting, settled }
             }
-        }
-    }
-    Ok(look)
+        })
+    })
 }
 
 fn formats(row: &CatalogueBook) -> impl Iterator<Item = &str> + Clone {
@@ -74,7 +73,7 @@ enum Found {
 }
 
 /// What a look can say of one file.
-enum Seen {
+enum FileSeen {
     Whole(BookFile),
     NotNow { reason: String, settled: bool },
 }
@@ -82,7 +81,7 @@ enum Seen {
 /// The book's readable files in the order of preference. Where the first of them cannot be seen whole, a book that is
 /// known stays what it was; a spare one that cannot be seen is left out until it can.
 fn find_files(
-    request: &SnapshotRequest,
+    request: &LookRequest,
     row: &CatalogueBook,
     known: Option<&KnownBook>,
     now_us: i64,
@@ -110,24 +109,24 @@ fn find_files(
         };
         let same_row =
             |file: &&BookFile| file.data_id == Some(format.id) && file.format == format.format && file.path == path;
-        let before = known.and_then(|known| known.book.files().find(same_row));
+        let before = known.and_then(|known| known.files().find(same_row));
         let seen = match before {
-            Some(before) if !request.full || found_usable => Seen::Whole(before.clone()),
+            Some(before) if !request.full || found_usable => FileSeen::Whole(before.clone()),
             _ => see(request, format, path.clone(), now_us)?,
         };
         let file = match (seen, before, known) {
-            (Seen::Whole(file), ..) => file,
-            (Seen::NotNow { settled, .. }, Some(before), _) => {
+            (FileSeen::Whole(file), ..) => file,
+            (FileSeen::NotNow { settled, .. }, Some(before), _) => {
                 all_settled &= settled;
                 before.clone()
             }
-            (Seen::NotNow { settled, .. }, None, Some(known)) if files.is_empty() => {
-                let (file, others) = (known.book.file.clone(), known.book.others.clone());
+            (FileSeen::NotNow { settled, .. }, None, Some(known)) if files.is_empty() => {
+                let (file, others) = (known.file.clone(), known.others.clone());
                 return Ok(Found::Files { file, others, settled });
             }
-            (Seen::NotNow { reason, settled }, None, None) if files.is_empty() => return nothing(reason, settled),
+            (FileSeen::NotNow { reason, settled }, None, None) if files.is_empty() => return nothing(reason, settled),
             // Calibre writes a file before its row: a row without its file may be so for years.
-            (Seen::NotNow { .. }, None, _) => continue,
+            (FileSeen::NotNow { .. }, None, _) => continue,
         };
         let failed = known.map_or(&[][..], |known| &known.failed);
         found_usable |= !failed.iter().any(|failed| failed.is(&file));
@@ -141,21 +140,21 @@ fn find_files(
     }
 }
 
-fn path_of(request: &SnapshotRequest, row: &CatalogueBook, format: &FormatRow) -> Option<PathBuf> {
+fn path_of(request: &LookRequest, row: &CatalogueBook, format: &FormatRow) -> Option<PathBuf> {
     let path = inside(request.path, &format!("{}/{}.{}", row.path, format.name, format.format.to_lowercase()))?;
     // Calibre's names hold no '/': one that does is no name of a file in the book's directory.
     (!format.name.contains('/')).then_some(path)
 }
 
-fn see(request: &SnapshotRequest, row: &FormatRow, path: PathBuf, now_us: i64) -> Result<Seen, LibraryError> {
-    let not_now = |reason: String, settled: bool| Seen::NotNow { reason, settled };
+fn see(request: &LookRequest, row: &FormatRow, path: PathBuf, now_us: i64) -> Result<FileSeen, LibraryError> {
+    let not_now = |reason: String, settled: bool| FileSeen::NotNow { reason, settled };
     Ok(match stat_file(request.path, &path, request.heartbeat)? {
         // The size in the catalogue is what Calibre wrote. Another size is a writer at work, or, once the file has
         // come to rest, a file that another program replaced.
         FileState::There(stat) if stat.size != row.size && stat.is_fresh(now_us) => {
             not_now(format!("its file {} is still being written", path.display()), false)
         }
-        FileState::There(stat) => Seen::Whole(BookFile {
+        FileState::There(stat) => FileSeen::Whole(BookFile {
             format: row.format.clone(),
             path,
             data_id: Some(row.id),

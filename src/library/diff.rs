@@ -1,69 +1,99 @@
-//! The difference between what the state knows and what a complete look found. Pure.
+//! The difference between what the state knows and what a complete look finds. Pure.
+//!
+//! Books are compared one by one as they are seen, so that a look at a large library never has all of them in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use uuid::Uuid;
 
-use crate::domain::{Book, BookFile, Change, KnownBook, ShelfSnapshot};
+use crate::domain::{Book, BookFile, Change, KnownBook};
 
-/// Everything the state must learn from `snapshot`, in the shelf's order, absences last.
-///
-/// A book is [`Change::Gone`] when it was found missing `grace_us` before `now_us` and is still absent; never at the
-/// first look that misses it, whatever the grace. `returned` comes before a change of the same book.
-pub fn diff(known: &[KnownBook], snapshot: &ShelfSnapshot, now_us: i64, grace_us: i64) -> Vec<Change> {
-    let by_uuid: HashMap<Uuid, &KnownBook> = known.iter().map(|known| (known.book.uuid, known)).collect();
-    let mut changes = Vec::new();
-    let mut present: HashSet<Uuid> = HashSet::with_capacity(snapshot.books.len());
+/// A look in comparison with the state. What is absent shows only at its end, and only if it was complete: a look that
+/// fails must never come to [`Comparison::absent`].
+#[derive(Debug)]
+pub struct Comparison<'a> {
+    known: &'a [KnownBook],
+    /// Places in `known`.
+    places: HashMap<Uuid, usize>,
+    /// By the places in `known`.
+    present: Vec<bool>,
+    /// Books that the state does not have.
+    new: HashSet<Uuid>,
+}
 
-    for book in &snapshot.books {
-        if !present.insert(book.uuid) {
-            continue;
-        }
-        let Some(known) = by_uuid.get(&book.uuid) else {
-            changes.push(Change::New(book.clone()));
-            continue;
-        };
-        if known.missing_since_us.is_some() {
-            changes.push(Change::Returned(book.uuid));
-        }
-        changes.extend(compare(known, book));
-    }
-    for passed in &snapshot.passed_over {
-        // There, though not in a readable form: no removal.
-        let missing = by_uuid.get(&passed.uuid).is_some_and(|known| known.missing_since_us.is_some());
-        if present.insert(passed.uuid) && missing {
-            changes.push(Change::Returned(passed.uuid));
+impl<'a> Comparison<'a> {
+    pub fn with(known: &'a [KnownBook]) -> Self {
+        Self {
+            known,
+            places: known.iter().enumerate().map(|(place, known)| (known.uuid, place)).collect(),
+            present: vec![false; known.len()],
+            new: HashSet::new(),
         }
     }
-    for known in known.iter().filter(|known| !present.contains(&known.book.uuid)) {
-        match known.missing_since_us {
-            None => changes.push(Change::Missing(known.book.uuid)),
-            Some(since_us) if since_us <= now_us.saturating_sub(grace_us) => {
-                changes.push(Change::Gone(known.book.uuid));
+
+    /// A book was seen: adds what the state must learn of it. [`Change::Returned`] comes before a change of the same
+    /// book; a second book of one uuid is left out.
+    pub fn seen(&mut self, book: Book, changes: &mut Vec<Change>) {
+        match self.places.get(&book.uuid) {
+            Some(place) if !self.present[*place] => {
+                let known = &self.known[*place];
+                self.seen_as_known(book.uuid, changes);
+                changes.extend(compare(known, book));
             }
             Some(_) => {}
+            None => {
+                if self.new.insert(book.uuid) {
+                    changes.push(Change::New(book));
+                }
+            }
         }
     }
-    changes
+
+    /// A book is there, though perhaps not in a readable form: no removal.
+    pub fn seen_as_known(&mut self, book: Uuid, changes: &mut Vec<Change>) {
+        let Some(place) = self.places.get(&book) else {
+            // It must not come up as a new one afterwards.
+            self.new.insert(book);
+            return;
+        };
+        let before = std::mem::replace(&mut self.present[*place], true);
+        if !before && self.known[*place].missing_since_us.is_some() {
+            changes.push(Change::Returned(book));
+        }
+    }
+
+    /// The end of a complete look: the books that it did not see.
+    ///
+    /// A book is [`Change::Gone`] when it was found missing `grace_us` before `now_us` and is still absent; never at
+    /// the first look that misses it, whatever the grace.
+    pub fn absent(self, now_us: i64, grace_us: i64) -> Vec<Change> {
+        let absent = self.known.iter().zip(&self.present).filter(|(_, present)| !**present);
+        absent
+            .filter_map(|(known, _)| match known.missing_since_us {
+                None => Some(Change::Missing(known.uuid)),
+                Some(since_us) if since_us <= now_us.saturating_sub(grace_us) => Some(Change::Gone(known.uuid)),
+                Some(_) => None,
+            })
+            .collect()
+    }
 }
 
 /// The file of a change is the one that the book would be read from: a replaced file that failed before, or a better
 /// format, is one; a failed format that goes, or a spare one that comes, is none.
-fn compare(known: &KnownBook, found: &Book) -> Option<Change> {
-    let (failed, known) = (&known.failed, &known.book);
-    let file = match (known.file_to_read(failed), found.file_to_read(failed)) {
+fn compare(known: &KnownBook, found: Book) -> Option<Change> {
+    let file = match (known.file_to_read(), found.file_to_read(&known.failed)) {
         (Some(before), Some(now)) => !before.looks_unchanged(now),
         // The file in use is gone, and what is left failed before: the job says so.
         (before, now) => before.is_some() != now.is_some(),
     };
     // The source is part of the payload, as the catalogue's data are.
-    let metadata = known.metadata != found.metadata || known.source != found.source;
+    let metadata = known.metadata_digest != found.metadata.digest() || known.source != found.source;
     let moved = known.added_us != found.added_us
         || known.unread != found.unread
         || !known.files().map(place).eq(found.files().map(place))
         || !known.files().zip(found.files()).all(|(known, found)| known.looks_unchanged(found)) && !file;
-    (file || metadata || moved).then(|| Change::Changed { book: found.clone(), file, metadata, moved })
+    (file || metadata || moved).then_some(Change::Changed { book: found, file, metadata, moved })
 }
 
 fn place(file: &BookFile) -> (&str, &Path) {
@@ -86,7 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{FailedFile, LibraryKind, Metadata, PassedOver, Source};
+    use crate::domain::{FailedFile, Metadata, PassedOver, Sighting, Source};
 
     const GRACE_US: i64 = 600_000_000;
 
@@ -109,29 +139,43 @@ mod tests {
         }
     }
 
-    fn snapshot(books: Vec<Book>) -> ShelfSnapshot {
-        ShelfSnapshot {
-            library_uuid: Uuid::from_u128(1000),
-            kind: LibraryKind::Calibre,
-            books,
-            passed_over: Vec::new(),
-        }
+    fn shelf(books: Vec<Book>) -> Vec<Sighting> {
+        books.into_iter().map(Sighting::Book).collect()
     }
 
     fn known(book: Book) -> KnownBook {
-        KnownBook::new(book)
+        KnownBook::new(&book)
+    }
+
+    /// One complete look.
+    fn diff(known: &[KnownBook], shelf: &[Sighting], now_us: i64, grace_us: i64) -> Vec<Change> {
+        let mut comparison = Comparison::with(known);
+        let mut changes = Vec::new();
+        for sighting in shelf.iter().cloned() {
+            match sighting {
+                Sighting::Book(book) => comparison.seen(book, &mut changes),
+                Sighting::AsKnown(uuid) | Sighting::PassedOver(PassedOver { uuid, .. }) => {
+                    comparison.seen_as_known(uuid, &mut changes);
+                }
+            }
+        }
+        changes.extend(comparison.absent(now_us, grace_us));
+        changes
     }
 
     /// What the state does with the changes.
     fn apply(known: &[KnownBook], changes: &[Change], now_us: i64) -> Vec<KnownBook> {
         let mut books: std::collections::BTreeMap<Uuid, KnownBook> =
-            known.iter().map(|known| (known.book.uuid, known.clone())).collect();
+            known.iter().map(|known| (known.uuid, known.clone())).collect();
         for change in changes {
             match change {
                 Change::New(book) => {
-                    books.insert(book.uuid, KnownBook::new(book.clone()));
+                    books.insert(book.uuid, KnownBook::new(book));
                 }
-                Change::Changed { book, .. } => books.get_mut(&book.uuid).unwrap().book = book.clone(),
+                Change::Changed { book, .. } => {
+                    let failed = books[&book.uuid].failed.clone();
+                    books.insert(book.uuid, KnownBook { failed, ..KnownBook::new(book) });
+                }
                 Change::Returned(uuid) => books.get_mut(uuid).unwrap().missing_since_us = None,
                 Change::Missing(uuid) => books.get_mut(uuid).unwrap().missing_since_us = Some(now_us),
                 Change::Gone(uuid) => drop(books.remove(uuid)),
@@ -149,7 +193,7 @@ mod tests {
             (book(1, 1, 1, 2), (false, false, true)),
             (book(1, 2, 2, 2), (true, true, true)),
         ] {
-            let changes = diff(&[known(before.clone())], &snapshot(vec![after.clone()]), 0, GRACE_US);
+            let changes = diff(&[known(before.clone())], &shelf(vec![after.clone()]), 0, GRACE_US);
             let [Change::Changed { book, file, metadata, moved }] = changes.as_slice() else { panic!("{changes:?}") };
             assert_eq!((book, (*file, *metadata, *moved)), (&after, expected));
         }
@@ -160,7 +204,7 @@ mod tests {
         let mut state = vec![known(book(1, 1, 1, 1))];
         let gone = Uuid::from_u128(2);
         let mut look = |now_us: i64, grace_us: i64| {
-            let changes = diff(&state, &snapshot(vec![]), now_us, grace_us);
+            let changes = diff(&state, &shelf(vec![]), now_us, grace_us);
             state = apply(&state, &changes, now_us);
             changes
         };
@@ -173,19 +217,31 @@ mod tests {
     #[test]
     fn a_book_that_comes_back_or_is_passed_over_is_not_removed() {
         let missing = KnownBook { missing_since_us: Some(0), ..known(book(1, 1, 1, 1)) };
-        let back = diff(std::slice::from_ref(&missing), &snapshot(vec![book(1, 1, 1, 1)]), GRACE_US * 2, GRACE_US);
-        assert_eq!(back, [Change::Returned(missing.book.uuid)]);
+        let back = diff(std::slice::from_ref(&missing), &shelf(vec![book(1, 1, 1, 1)]), GRACE_US * 2, GRACE_US);
+        assert_eq!(back, [Change::Returned(missing.uuid)]);
         let passed = PassedOver {
-            uuid: missing.book.uuid,
+            uuid: missing.uuid,
             book_id: String::new(),
             title: String::new(),
             formats: Vec::new(),
             reason: String::new(),
         };
-        let shelf = ShelfSnapshot { passed_over: vec![passed], ..snapshot(vec![]) };
-        let back = diff(std::slice::from_ref(&missing), &shelf, GRACE_US * 2, GRACE_US);
-        assert_eq!(back, [Change::Returned(missing.book.uuid)]);
-        assert_eq!(diff(&[known(book(1, 1, 1, 1))], &shelf, GRACE_US * 2, GRACE_US), []);
+        for sighting in [Sighting::PassedOver(passed), Sighting::AsKnown(missing.uuid)] {
+            let shelf = [sighting];
+            let back = diff(std::slice::from_ref(&missing), &shelf, GRACE_US * 2, GRACE_US);
+            assert_eq!(back, [Change::Returned(missing.uuid)]);
+            assert_eq!(diff(&[known(book(1, 1, 1, 1))], &shelf, GRACE_US * 2, GRACE_US), []);
+        }
+    }
+
+    #[test]
+    fn a_second_book_of_one_uuid_is_left_out() {
+        let (first, second) = (book(1, 1, 1, 1), book(1, 2, 2, 2));
+        let both = shelf(vec![first.clone(), second.clone()]);
+        assert_eq!(diff(&[], &both, 0, 0), [Change::New(first.clone())]);
+        assert_eq!(diff(&[known(first.clone())], &both, 0, 0), []);
+        let missing = KnownBook { missing_since_us: Some(0), ..known(first.clone()) };
+        assert_eq!(diff(&[missing], &both, 0, 0), [Change::Returned(first.uuid)]);
     }
 
     #[test]
@@ -195,7 +251,7 @@ mod tests {
             book.file.mtime_us = mtime_us;
             book
         };
-        let changes = |before, after| diff(&[known(with(before))], &snapshot(vec![with(after)]), 0, 0).len();
+        let changes = |before, after| diff(&[known(with(before))], &shelf(vec![with(after)]), 0, 0).len();
         assert_eq!(changes(5_000_000, 5_400_000), 0);
         assert_eq!(changes(5_400_000, 5_000_000), 0);
         assert_eq!(changes(5_400_000, 5_400_001), 1);
@@ -250,7 +306,7 @@ mod tests {
         ];
         for (before, failures, after, due, what) in cases {
             let state = KnownBook { failed: failed(failures), ..known(with_files(before)) };
-            let changes = diff(&[state], &snapshot(vec![with_files(after)]), 0, 0);
+            let changes = diff(&[state], &shelf(vec![with_files(after)]), 0, 0);
             match changes.as_slice() {
                 [] => assert!(before == after && !due, "{what}"),
                 [Change::Changed { file, metadata: false, moved, .. }] => {
@@ -272,7 +328,7 @@ mod tests {
         ) {
             let failed: Vec<_> = failed.iter().map(|file| FailedFile::new(&with_files(&[*file]).file, "x")).collect();
             let state = KnownBook { failed: failed.clone(), ..known(with_files(&before)) };
-            let shelf = snapshot(vec![with_files(&after)]);
+            let shelf = shelf(vec![with_files(&after)]);
             let changes = diff(std::slice::from_ref(&state), &shelf, 0, 0);
             let mut now = apply(&[state], &changes, 0);
             now[0].failed = failed;
@@ -281,7 +337,7 @@ mod tests {
 
         #[test]
         fn applying_the_changes_gives_the_shelf(before in shelves(), after in shelves()) {
-            let shelf = snapshot(after.clone());
+            let shelf = shelf(after.clone());
             let mut state: Vec<KnownBook> = before.into_iter().map(known).collect();
             let changes = diff(&state, &shelf, 0, GRACE_US);
             prop_assert!(!changes.iter().any(|change| matches!(change, Change::Gone(_))));
@@ -293,9 +349,9 @@ mod tests {
         }
 
         #[test]
-        fn equal_shelves_have_no_difference(shelf in shelves(), now_us in any::<i64>(), grace_us in 0..i64::MAX) {
-            let state: Vec<KnownBook> = shelf.iter().cloned().map(known).collect();
-            prop_assert_eq!(diff(&state, &snapshot(shelf), now_us, grace_us), []);
+        fn equal_shelves_have_no_difference(books in shelves(), now_us in any::<i64>(), grace_us in 0..i64::MAX) {
+            let state: Vec<KnownBook> = books.iter().cloned().map(known).collect();
+            prop_assert_eq!(diff(&state, &shelf(books), now_us, grace_us), []);
         }
 
         #[test]
@@ -307,7 +363,7 @@ mod tests {
                 after
             }).collect();
             let state: Vec<KnownBook> = before.into_iter().map(known).collect();
-            for change in diff(&state, &snapshot(after), 0, 0) {
+            for change in diff(&state, &shelf(after), 0, 0) {
                 let file = matches!(change, Change::Changed { file: false, metadata: true, .. });
                 prop_assert!(file, "{:?}", change);
             }

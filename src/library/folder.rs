@@ -11,11 +11,9 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::files::{FileStat, in_order, not_in_order, why_none};
-use super::{Heartbeat, LibraryError, Look, SnapshotRequest};
+use super::{Heartbeat, LibraryError, LookRequest, Seen};
 use crate::clock::now_us;
-use crate::domain::{
-    Book, BookFile, KnownBook, LibraryKind, Metadata, PassedOver, ShelfSnapshot, Source, UUID_NAMESPACE,
-};
+use crate::domain::{Book, BookFile, KnownBook, Metadata, PassedOver, Sighting, Source, UUID_NAMESPACE};
 
 /// Directories that systems and NAS boxes make, often unreadable, never holding books.
 const SYSTEM_DIRECTORIES: [&str; 5] = ["lost+found", "System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir"];
@@ -39,59 +37,69 @@ pub fn single_file(path: &Path, library_uuid: Uuid, formats: &[String]) -> Resul
     Ok(candidate.into_book(Uuid::new_v5(&library_uuid, name.as_bytes()), library_uuid, &name, None))
 }
 
-/// Walks the folder. `request.known` lets renamed and moved files keep their books.
-pub(super) fn look(request: &SnapshotRequest) -> Result<Look, LibraryError> {
-    let library_uuid = request.folder_uuid.unwrap_or_else(|| folder_uuid_of_path(request.path));
-    let mut look = Look {
-        snapshot: ShelfSnapshot { library_uuid, kind: LibraryKind::Folder, books: Vec::new(), passed_over: Vec::new() },
-        unsettled: 0,
-    };
+/// Walks the folder, and only then says what is in it. `known` lets renamed and moved files keep their books.
+pub(super) fn look<E: From<LibraryError>>(
+    request: &LookRequest,
+    library_uuid: Uuid,
+    known: &[KnownBook],
+    mut take: impl FnMut(Seen) -> Result<(), E>,
+) -> Result<(), E> {
     let mut groups = Groups::default();
     walk(request.path, request.heartbeat, |path, stat| groups.add(request, path, stat))?;
 
-    let mut identities = Identities::new(request, &groups);
+    let mut identities = Identities::new(request.path, known, &groups);
     let now_us = now_us();
     for (_, files) in groups.by_stem {
-        let formats = || files.iter().map(|file| file.format.as_str());
-        let chosen = in_order(request.formats, formats());
-        let candidate = &files[chosen.first().copied().unwrap_or(0)];
-        let Some(relative) = relative(request.path, &candidate.path) else {
-            let title = candidate.path.to_string_lossy().into_owned();
-            let reason = "its name is not UTF-8: rename it".to_owned();
-            let uuid = Uuid::new_v5(&library_uuid, candidate.path.as_os_str().as_encoded_bytes());
-            let formats = formats().map(str::to_owned).collect();
-            look.snapshot.passed_over.push(PassedOver { uuid, book_id: String::new(), title, formats, reason });
-            continue;
-        };
-        let known = identities.find(&files, candidate);
-        let uuid = known.map_or_else(|| identities.new_uuid(library_uuid, &relative), |known| known.book.uuid);
-        let mut pass_over = |reason: String| {
-            look.snapshot.passed_over.push(PassedOver {
-                uuid,
-                book_id: format!("file {}", &Source::from_relative_path(&relative).id()[..8]),
-                title: title_of(&candidate.path),
-                formats: formats().map(str::to_owned).collect(),
-                reason,
-            });
-        };
-        if chosen.is_empty() {
-            pass_over(why_none(request.why_unread, &not_in_order(request.formats, formats())));
-        } else if candidate.stat.is_fresh(now_us) && !known.is_some_and(|known| candidate.is_file_of(known)) {
-            look.unsettled += 1;
-            match known {
-                Some(known) => look.snapshot.books.push(known.book.clone()),
-                None => pass_over(format!("its file {} may still be being written", candidate.path.display())),
-            }
-        } else {
-            let added_us = known.map(|known| known.book.added_us);
-            look.snapshot.books.push(Book {
-                others: chosen[1..].iter().map(|at| files[*at].clone().into_file()).collect(),
-                unread: not_in_order(request.formats, formats()),
-                ..candidate.clone().into_book(uuid, library_uuid, &relative, added_us)
-            });
-        }
+        take(sighting(request, library_uuid, &mut identities, &files, now_us))?;
     }
-    Ok(look)
+    Ok(())
+}
+
+/// The book that the files of one stem are.
+fn sighting(
+    request: &LookRequest,
+    library_uuid: Uuid,
+    identities: &mut Identities,
+    files: &[Candidate],
+    now_us: i64,
+) -> Seen {
+    let formats = || files.iter().map(|file| file.format.as_str());
+    let chosen = in_order(request.formats, formats());
+    let candidate = &files[chosen.first().copied().unwrap_or(0)];
+    let passed_over = |uuid: Uuid, book_id: String, title: String, reason: String| {
+        let formats = formats().map(str::to_owned).collect();
+        Sighting::PassedOver(PassedOver { uuid, book_id, title, formats, reason })
+    };
+    let Some(relative) = relative(request.path, &candidate.path) else {
+        let uuid = Uuid::new_v5(&library_uuid, candidate.path.as_os_str().as_encoded_bytes());
+        let title = candidate.path.to_string_lossy().into_owned();
+        let reason = "its name is not UTF-8: rename it".to_owned();
+        return Seen { sighting: passed_over(uuid, String::new(), title, reason), settled: true };
+    };
+    let known = identities.find(files, candidate);
+    let uuid = known.map_or_else(|| identities.new_uuid(library_uuid, &relative), |known| known.uuid);
+    let pass_over = |reason: String| {
+        let book_id = format!("file {}", &Source::from_relative_path(&relative).id()[..8]);
+        passed_over(uuid, book_id, title_of(&candidate.path), reason)
+    };
+    if chosen.is_empty() {
+        let reason = why_none(request.why_unread, &not_in_order(request.formats, formats()));
+        return Seen { sighting: pass_over(reason), settled: true };
+    }
+    if candidate.stat.is_fresh(now_us) && !known.is_some_and(|known| candidate.is_file_of(known)) {
+        let sighting = match known {
+            Some(known) => Sighting::AsKnown(known.uuid),
+            None => pass_over(format!("its file {} may still be being written", candidate.path.display())),
+        };
+        return Seen { sighting, settled: false };
+    }
+    let added_us = known.map(|known| known.added_us);
+    let book = Book {
+        others: chosen[1..].iter().map(|at| files[*at].clone().into_file()).collect(),
+        unread: not_in_order(request.formats, formats()),
+        ..candidate.clone().into_book(uuid, library_uuid, &relative, added_us)
+    };
+    Seen { sighting: Sighting::Book(book), settled: true }
 }
 
 /// One file found by the walk.
@@ -133,7 +141,7 @@ impl Candidate {
     }
 
     fn is_file_of(&self, known: &KnownBook) -> bool {
-        fingerprint_of(&known.book.file) == self.fingerprint()
+        fingerprint_of(&known.file) == self.fingerprint()
     }
 }
 
@@ -150,7 +158,7 @@ struct Groups {
 }
 
 impl Groups {
-    fn add(&mut self, request: &SnapshotRequest, path: PathBuf, stat: FileStat) {
+    fn add(&mut self, request: &LookRequest, path: PathBuf, stat: FileStat) {
         let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
         let Some(format) = path.extension().map(|extension| extension.to_string_lossy().to_uppercase()) else { return };
         let known_format = request.formats.iter().any(|known| known.eq_ignore_ascii_case(&format));
@@ -181,22 +189,21 @@ struct Identities<'a> {
 }
 
 impl<'a> Identities<'a> {
-    fn new(request: &SnapshotRequest<'a>, groups: &Groups) -> Self {
-        let (here, elsewhere): (Vec<_>, Vec<_>) =
-            request.known.iter().partition(|known| known.book.file.path.starts_with(request.path));
+    fn new(root: &'a Path, known: &'a [KnownBook], groups: &Groups) -> Self {
+        let (here, elsewhere): (Vec<_>, Vec<_>) = known.iter().partition(|known| known.file.path.starts_with(root));
         let mut identities = Identities {
-            by_stem: here.into_iter().map(|known| (known.book.file.path.with_extension(""), known)).collect(),
-            by_source: elsewhere.into_iter().map(|known| (known.book.source.id(), known)).collect(),
+            by_stem: here.into_iter().map(|known| (known.file.path.with_extension(""), known)).collect(),
+            by_source: elsewhere.into_iter().map(|known| (known.source.id(), known)).collect(),
             displaced: HashMap::new(),
             newcomers: HashMap::new(),
-            root: request.path,
-            taken: request.known.iter().map(|known| known.book.uuid).collect(),
+            root,
+            taken: known.iter().map(|known| known.uuid).collect(),
             claimed: HashSet::new(),
         };
         let mut placed = HashSet::new();
         for files in groups.by_stem.values() {
             match identities.in_place(files) {
-                Some(known) => drop(placed.insert(known.book.uuid)),
+                Some(known) => drop(placed.insert(known.uuid)),
                 None => {
                     for file in files {
                         *identities.newcomers.entry(file.fingerprint()).or_default() += 1;
@@ -204,8 +211,8 @@ impl<'a> Identities<'a> {
                 }
             }
         }
-        for known in request.known.iter().filter(|known| !placed.contains(&known.book.uuid)) {
-            identities.displaced.entry(fingerprint_of(&known.book.file)).or_default().push(known);
+        for known in known.iter().filter(|known| !placed.contains(&known.uuid)) {
+            identities.displaced.entry(fingerprint_of(&known.file)).or_default().push(known);
         }
         identities
     }
@@ -225,7 +232,7 @@ impl<'a> Identities<'a> {
     fn find(&mut self, files: &[Candidate], chosen: &Candidate) -> Option<&'a KnownBook> {
         self.in_place(files).or_else(|| {
             let known = self.moved(chosen)?;
-            self.claimed.insert(known.book.uuid).then_some(known)
+            self.claimed.insert(known.uuid).then_some(known)
         })
     }
 
@@ -239,7 +246,7 @@ impl<'a> Identities<'a> {
         {
             return Some(only);
         }
-        let mut same_name = displaced.iter().filter(|known| known.book.file.path.file_name() == file.path.file_name());
+        let mut same_name = displaced.iter().filter(|known| known.file.path.file_name() == file.path.file_name());
         same_name.next().filter(|_| same_name.next().is_none()).copied()
     }
 
@@ -320,16 +327,17 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::library::take_snapshot;
+    use crate::domain::LibraryKind;
+    use crate::library::{Look, Shelf};
 
-    struct Shelf {
+    struct Folder {
         folder: tempfile::TempDir,
         known: Vec<KnownBook>,
     }
 
-    impl Shelf {
+    impl Folder {
         fn new() -> Self {
-            Shelf { folder: tempfile::tempdir().unwrap(), known: Vec::new() }
+            Folder { folder: tempfile::tempdir().unwrap(), known: Vec::new() }
         }
 
         /// A file that has come to rest, of a time of its own.
@@ -347,33 +355,45 @@ mod tests {
             fs::rename(self.folder.path().join(from), to).unwrap();
         }
 
-        fn try_look(&self, path: &Path) -> Result<Look, LibraryError> {
-            take_snapshot(&SnapshotRequest {
+        fn try_look(&self, path: &Path) -> Result<(Look, Vec<Book>, Vec<PassedOver>), LibraryError> {
+            let formats = ["EPUB".to_owned(), "TXT".to_owned()];
+            let heartbeat = Heartbeat::default();
+            let shelf = Shelf::open(LookRequest {
                 path,
                 kind: LibraryKind::Folder,
                 folder_uuid: Some(UUID_NAMESPACE),
                 expected: None,
-                formats: &["EPUB".to_owned(), "TXT".to_owned()],
+                formats: &formats,
                 why_unread: |format| (format == "PDF").then(|| "not asked for".to_owned()),
-                known: &self.known,
                 scratch_dir: Path::new("/nonexistent"),
                 full: false,
-                heartbeat: &Heartbeat::default(),
-            })
+                heartbeat: &heartbeat,
+            })?;
+            let (mut books, mut passed_over) = (Vec::new(), Vec::new());
+            let look = shelf.look(&self.known, |sightings| {
+                for sighting in sightings {
+                    match sighting {
+                        Sighting::Book(book) => books.push(book),
+                        Sighting::AsKnown(uuid) => assert!(self.known.iter().any(|known| known.uuid == uuid)),
+                        Sighting::PassedOver(passed) => passed_over.push(passed),
+                    }
+                }
+                Ok::<_, LibraryError>(())
+            })?;
+            Ok((look, books, passed_over))
         }
 
         /// A look whose books become the known ones; by path relative to the folder.
         fn look(&mut self) -> BTreeMap<String, Uuid> {
-            let look = self.try_look(self.folder.path()).unwrap();
-            let books = look.snapshot.books;
-            self.known = books.iter().cloned().map(KnownBook::new).collect();
+            let (_, books, _) = self.try_look(self.folder.path()).unwrap();
+            self.known = books.iter().map(KnownBook::new).collect();
             books.iter().map(|book| (relative(self.folder.path(), &book.file.path).unwrap(), book.uuid)).collect()
         }
     }
 
     #[test]
     fn what_is_no_book_is_ignored() {
-        let mut shelf = Shelf::new();
+        let mut shelf = Folder::new();
         shelf.put("a.txt", "one");
         shelf.put("deep/er/b.epub", "four");
         for other in [".hidden.txt", ".caltrash/b/1/gone.epub", "cover.txt", "x/Cover.jpg", "x/metadata.opf", "x/n.xyz"]
@@ -388,7 +408,7 @@ mod tests {
 
     #[test]
     fn formats_of_one_stem_are_one_book_and_unread_ones_are_passed_over() {
-        let mut shelf = Shelf::new();
+        let mut shelf = Folder::new();
         shelf.put("a.txt", "1");
         shelf.put("b.pdf", "22");
         let before = shelf.look();
@@ -396,14 +416,14 @@ mod tests {
         let after = shelf.look();
         assert_eq!(after.keys().collect::<Vec<_>>(), ["a.epub"]);
         assert_eq!(before["a.txt"], after["a.epub"], "a better format of the same book");
-        let look = shelf.try_look(shelf.folder.path()).unwrap();
-        assert_eq!(look.snapshot.passed_over.len(), 1);
-        assert!(look.snapshot.passed_over[0].reason.contains("PDF"));
+        let (_, _, passed_over) = shelf.try_look(shelf.folder.path()).unwrap();
+        assert_eq!(passed_over.len(), 1);
+        assert!(passed_over[0].reason.contains("PDF"));
     }
 
     #[test]
     fn a_renamed_or_moved_file_stays_the_same_book_and_a_copy_does_not() {
-        let mut shelf = Shelf::new();
+        let mut shelf = Folder::new();
         shelf.put("a.txt", "1");
         shelf.put("b.txt", "22");
         let first = shelf.look();
@@ -426,7 +446,7 @@ mod tests {
 
     #[test]
     fn a_move_that_could_be_two_books_is_none_unless_the_names_tell() {
-        let mut shelf = Shelf::new();
+        let mut shelf = Folder::new();
         let stamp = SystemTime::now() - Duration::from_secs(5000);
         for name in ["a.txt", "b.txt"] {
             shelf.put(name, "same size");
@@ -442,31 +462,31 @@ mod tests {
 
     #[test]
     fn a_folder_that_moved_as_a_whole_keeps_its_books() {
-        let mut shelf = Shelf::new();
+        let mut shelf = Folder::new();
         shelf.put("library/a.txt", "1");
         shelf.put("library/sub/b.txt", "22");
         let (old, new) = (shelf.folder.path().join("library"), shelf.folder.path().join("elsewhere"));
-        let books = shelf.try_look(&old).unwrap().snapshot.books;
-        shelf.known = books.into_iter().map(KnownBook::new).collect();
+        let (_, books, _) = shelf.try_look(&old).unwrap();
+        shelf.known = books.iter().map(KnownBook::new).collect();
         fs::rename(&old, &new).unwrap();
-        let moved = shelf.try_look(&new).unwrap().snapshot.books;
+        let (_, moved, _) = shelf.try_look(&new).unwrap();
         assert_eq!(moved.len(), 2);
         for (book, known) in moved.iter().zip(&shelf.known) {
-            assert_eq!(book.uuid, known.book.uuid);
+            assert_eq!(book.uuid, known.uuid);
             assert!(book.file.path.starts_with(&new));
         }
     }
 
     #[test]
     fn a_file_in_writing_is_waited_for() {
-        let mut shelf = Shelf::new();
+        let mut shelf = Folder::new();
         shelf.put("a.txt", "1");
         let before = shelf.look();
         fs::write(shelf.folder.path().join("a.txt"), "longer now").unwrap();
         fs::write(shelf.folder.path().join("new.txt"), "n").unwrap();
-        let look = shelf.try_look(shelf.folder.path()).unwrap();
-        assert_eq!(look.unsettled, 2);
-        assert_eq!(look.snapshot.books, [shelf.known[0].book.clone()]);
+        let (look, books, passed_over) = shelf.try_look(shelf.folder.path()).unwrap();
+        assert_eq!(look, Look { books: 1, passed_over: 1, unsettled: 2 });
+        assert_eq!((books.len(), passed_over.len()), (0, 1), "the known one stays what it was");
         shelf.put("a.txt", "longer now");
         shelf.put("new.txt", "n");
         let after = shelf.look();
@@ -476,7 +496,7 @@ mod tests {
 
     #[test]
     fn links_are_followed_but_never_in_a_circle() {
-        let mut shelf = Shelf::new();
+        let mut shelf = Folder::new();
         shelf.put("library/a.txt", "1");
         shelf.put("outside/b.txt", "22");
         let library = shelf.folder.path().join("library");
@@ -484,7 +504,7 @@ mod tests {
         symlink(shelf.folder.path(), library.join("parent")).unwrap();
         symlink(shelf.folder.path().join("outside"), library.join("outside")).unwrap();
         symlink("nowhere.txt", library.join("dangling.txt")).unwrap();
-        let books = shelf.try_look(&library).unwrap().snapshot.books;
+        let (_, books, _) = shelf.try_look(&library).unwrap();
         let mut titles: Vec<_> = books.iter().map(|book| book.metadata.title.as_str()).collect();
         titles.sort_unstable();
         assert_eq!(titles, ["a", "b"]);
@@ -494,16 +514,16 @@ mod tests {
     #[test]
     fn names_that_are_not_utf8_are_passed_over() {
         use std::os::unix::ffi::OsStrExt;
-        let shelf = Shelf::new();
+        let shelf = Folder::new();
         shelf.put("a.txt", "1");
         fs::write(shelf.folder.path().join(std::ffi::OsStr::from_bytes(b"\xff.txt")), "x").unwrap();
-        let snapshot = shelf.try_look(shelf.folder.path()).unwrap().snapshot;
-        assert_eq!((snapshot.books.len(), snapshot.passed_over.len()), (1, 1));
+        let (look, _, _) = shelf.try_look(shelf.folder.path()).unwrap();
+        assert_eq!((look.books, look.passed_over), (1, 1));
     }
 
     #[test]
     fn a_single_file_is_a_book_of_its_own() {
-        let shelf = Shelf::new();
+        let shelf = Folder::new();
         shelf.put("A Book.TXT", "1");
         let path = shelf.folder.path().join("A Book.TXT");
         let formats = ["TXT".to_owned()];
@@ -518,7 +538,7 @@ mod tests {
 
     #[test]
     fn an_unreadable_directory_is_an_error_not_a_smaller_shelf() {
-        let shelf = Shelf::new();
+        let shelf = Folder::new();
         shelf.put("a.txt", "1");
         shelf.put("closed/b.txt", "22");
         let closed = shelf.folder.path().join("closed");

@@ -1,7 +1,7 @@
 //! What is on the shelf: looks at a Calibre library or a plain folder, and what changed since the state last saw it.
 //!
 //! ```text
-//! watch (when to look) ──> take_snapshot ──> diff (what the state must learn)
+//! watch (when to look) ──> Shelf, book by book ──> diff (what the state must learn)
 //!                            ├─ Calibre: snapshot (untorn copy of metadata.db) -> calibre (rows) -> catalogue (books)
 //!                            └─ folder:  walk, books recognised again by place, or by size and time after a rename
 //! ```
@@ -17,13 +17,14 @@ mod error;
 mod files;
 mod folder;
 mod mount;
+mod notify_cifs;
 mod schedule;
 mod snapshot;
 mod watch;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -32,24 +33,20 @@ use uuid::Uuid;
 pub use error::{LibraryError, is_mount_trouble};
 pub use folder::{folder_uuid_of_path, single_file};
 pub use mount::{MountInfo, mount_info};
-pub use watch::{LookOutcome, LookReason, Settings, WatchStatus, Watcher};
+pub use watch::{Hint, LookOutcome, LookReason, Settings, WatchStatus, Watcher};
 
-use crate::domain::{KnownBook, LibraryKind, ShelfSnapshot};
+use crate::domain::{KnownBook, LibraryKind, Sighting};
 
 /// Calibre's catalogue, in the library's root.
 const DATABASE: &str = "metadata.db";
 
-/// A complete look, and how much of it wants another one.
-#[derive(Debug)]
-pub struct Look {
-    pub snapshot: ShelfSnapshot,
-    /// Books whose file was absent or still being written: look again soon, though the signature may stay the same.
-    pub unsettled: usize,
-}
+/// Sightings handed over at once: enough that the root's check before each is nothing beside them, few enough that a
+/// large library is never in memory as a whole.
+const HANDED_OVER: usize = 1000;
 
 /// What a look needs to know.
 #[derive(Debug, Clone, Copy)]
-pub struct SnapshotRequest<'a> {
+pub struct LookRequest<'a> {
     pub path: &'a Path,
     /// The state's kind of this library, and what [`detect`] says at first sight only: a Calibre library whose
     /// `metadata.db` is away must not be walked as a folder.
@@ -63,8 +60,6 @@ pub struct SnapshotRequest<'a> {
     /// Why a book's file of a format is not read, where that is not one of `formats`; None for what is no book. The
     /// shelf knows no readers.
     pub why_unread: fn(&str) -> Option<String>,
-    /// The state's books of this library: they spare stat calls, and let renamed files keep their identity.
-    pub known: &'a [KnownBook],
     /// A local directory for the copy of `metadata.db`, the service's own.
     pub scratch_dir: &'a Path,
     /// Stat every book's file, to find what changed behind Calibre's back. A plain folder is always looked at whole.
@@ -83,40 +78,100 @@ pub fn detect(path: &Path) -> Result<LibraryKind, LibraryError> {
     }
 }
 
-/// Reads the whole library: complete, of the right library, or an error.
-pub fn take_snapshot(request: &SnapshotRequest) -> Result<Look, LibraryError> {
-    // The books' paths are absolute, whatever the caller was given.
-    let path = std::path::absolute(request.path).map_err(|source| LibraryError::from_io(request.path, source))?;
-    let request = &SnapshotRequest { path: &path, ..*request };
-    let refuse_other = |found: Uuid| match request.expected {
-        Some(expected) if expected != found => {
-            Err(LibraryError::WrongLibrary { path: request.path.to_owned(), found, expected })
+/// A library that is there and is the right one, ready to be looked at once.
+pub struct Shelf<'a> {
+    request: LookRequest<'a>,
+    /// Absolute: the books' paths are, whatever the caller was given.
+    path: PathBuf,
+    root: mount::Root,
+    library_uuid: Uuid,
+    /// None for a plain folder.
+    catalogue: Option<snapshot::DatabaseCopy>,
+}
+
+/// A complete look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Books that can be read, or could be when they were last seen.
+    pub books: usize,
+    pub passed_over: usize,
+    /// Books whose file was absent or still being written: look again soon, though the signature may stay the same.
+    pub unsettled: usize,
+}
+
+/// A sighting as the two kinds of shelves make it; `settled` is false where the next look may well find more.
+struct Seen {
+    sighting: Sighting,
+    settled: bool,
+}
+
+impl<'a> Shelf<'a> {
+    /// Finds out which library it is; copies its catalogue where it has one.
+    pub fn open(request: LookRequest<'a>) -> Result<Self, LibraryError> {
+        let path = std::path::absolute(request.path).map_err(|source| LibraryError::from_io(request.path, source))?;
+        request.heartbeat.beat();
+        let root = mount::Root::open(&path)?;
+        let (library_uuid, catalogue) = match request.kind {
+            LibraryKind::Files => return Err(LibraryError::NeverScanned { path }),
+            LibraryKind::Folder => (request.folder_uuid.unwrap_or_else(|| folder_uuid_of_path(&path)), None),
+            LibraryKind::Calibre => {
+                let patience = snapshot::Patience::default();
+                let copy = snapshot::copy_database(&path, request.scratch_dir, patience, request.heartbeat).map_err(
+                    |error| match error {
+                        LibraryError::Missing { .. } => LibraryError::NoDatabase { path: path.clone() },
+                        other => other,
+                    },
+                )?;
+                (calibre::identify(&copy.connection, &path.join(DATABASE))?, Some(copy))
+            }
+        };
+        // Before any file is looked at: a look at another library's files costs time and means nothing.
+        match request.expected {
+            Some(expected) if expected != library_uuid => {
+                Err(LibraryError::WrongLibrary { path, found: library_uuid, expected })
+            }
+            _ => Ok(Self { request, path, root, library_uuid, catalogue }),
         }
-        _ => Ok(()),
-    };
-    request.heartbeat.beat();
-    let root = mount::Root::open(request.path)?;
-    let look = match request.kind {
-        LibraryKind::Files => return Err(LibraryError::NeverScanned { path: request.path.to_owned() }),
-        LibraryKind::Folder => folder::look(request)?,
-        LibraryKind::Calibre => {
-            let database = request.path.join(DATABASE);
-            let patience = snapshot::Patience::default();
-            let copy = snapshot::copy_database(request.path, request.scratch_dir, patience, request.heartbeat)
-                .map_err(|error| match error {
-                    LibraryError::Missing { .. } => LibraryError::NoDatabase { path: request.path.to_owned() },
-                    other => other,
-                })?;
-            let catalogue = calibre::read(&copy.connection, &database)?;
-            drop(copy);
-            // Before any file is looked at: a look at another library's files costs time and means nothing.
-            refuse_other(catalogue.library_uuid)?;
-            catalogue::look(request, catalogue)?
+    }
+
+    pub fn library_uuid(&self) -> Uuid {
+        self.library_uuid
+    }
+
+    /// Looks at every book and hands the sightings over, many at once, each time after a check that the root is still
+    /// the same. An error means that the look is not complete; what was handed over before is true all the same.
+    ///
+    /// `known` are the state's books of this library: they spare stat calls, and let renamed files keep their identity.
+    pub fn look<E: From<LibraryError>>(
+        self,
+        known: &[KnownBook],
+        mut take: impl FnMut(Vec<Sighting>) -> Result<(), E>,
+    ) -> Result<Look, E> {
+        let request = &LookRequest { path: &self.path, ..self.request };
+        let mut look = Look::default();
+        let mut waiting = Vec::with_capacity(HANDED_OVER);
+        let mut see = |seen: Seen| -> Result<(), E> {
+            match seen.sighting {
+                Sighting::Book(_) | Sighting::AsKnown(_) => look.books += 1,
+                Sighting::PassedOver(_) => look.passed_over += 1,
+            }
+            look.unsettled += usize::from(!seen.settled);
+            waiting.push(seen.sighting);
+            if waiting.len() < HANDED_OVER {
+                return Ok(());
+            }
+            self.root.check_unchanged(&self.path)?;
+            take(std::mem::replace(&mut waiting, Vec::with_capacity(HANDED_OVER)))
+        };
+        match &self.catalogue {
+            Some(copy) => catalogue::look(request, &copy.connection, self.library_uuid, known, &mut see)?,
+            None => folder::look(request, self.library_uuid, known, &mut see)?,
         }
-    };
-    refuse_other(look.snapshot.library_uuid)?;
-    root.check_unchanged(request.path)?;
-    Ok(look)
+        // Also where nothing is left to hand over: what comes next is to say which books are absent.
+        self.root.check_unchanged(&self.path)?;
+        take(waiting)?;
+        Ok(look)
+    }
 }
 
 /// The cheap look: equal signatures mean that nothing changed, at the grain of the file system's time stamps.

@@ -22,6 +22,13 @@ pub struct MountInfo {
     pub fs_type: i64,
 }
 
+impl MountInfo {
+    /// Whether the kernel's SMB client serves it, under either of its names.
+    pub(super) fn is_smb(&self) -> bool {
+        matches!(self.fs_name.as_str(), "smb2" | "cifs")
+    }
+}
+
 /// Asks the kernel for the file system of `path`. May block as long as the mount does.
 pub fn mount_info(path: &Path) -> Result<MountInfo, LibraryError> {
     let stat = statfs(path).map_err(|errno| LibraryError::from_io(path, io::Error::from(errno)))?;

@@ -1,7 +1,7 @@
 //! When to look: a thread that follows a timer, the kernel's events where they exist, and requests by hand.
 //!
 //! The thread may hang with the mount for minutes; it must never be waited for without a limit. The timer is the
-//! truth, events only shorten the wait: over a network none arrive.
+//! truth, events only shorten the wait: over a network none arrive, but for the SMB client's notification.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::notify_cifs::{self, Notice};
 use super::schedule::{Input, Schedule};
 use super::{DATABASE, Heartbeat, MountInfo, Signature, mount_info, signature, snapshot};
 use crate::domain::LibraryKind;
@@ -17,6 +18,12 @@ use crate::domain::LibraryKind;
 const QUIET: Duration = Duration::from_millis(250);
 /// But never longer than this after the first event.
 const QUIET_AT_MOST: Duration = Duration::from_millis(1000);
+/// The SMB client may show a file as it was for a second after it was told of a change, and the server for some more
+/// (leases): so often, and so long, it is looked at again.
+const AFTER_NOTIFICATION: Duration = Duration::from_secs(1);
+const NOTIFICATION_HOLDS: Duration = Duration::from_secs(6);
+/// A notification that failed is asked for again after this.
+const NOTIFICATION_AGAIN: Duration = Duration::from_secs(60);
 /// Polling faster than this would be a busy loop.
 const SHORTEST_POLL: Duration = Duration::from_millis(5);
 
@@ -30,6 +37,17 @@ pub struct Settings {
     pub full_scan: Duration,
     /// Use the kernel's change events where the file system has them.
     pub inotify: bool,
+    /// Use the SMB client's change notification on its mounts.
+    pub change_notify: bool,
+}
+
+/// What shortens the wait between two polls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// The kernel's events.
+    Inotify,
+    /// The SMB client's change notification.
+    Cifs,
 }
 
 /// Why a look is due.
@@ -77,10 +95,11 @@ pub enum LookOutcome {
 pub struct WatchStatus {
     /// None until the file system has answered once.
     pub mount: Option<MountInfo>,
-    /// The kernel's events shorten the wait.
-    pub events: bool,
-    /// Why they do not, where they could.
-    pub events_off_because: Option<String>,
+    /// Between two polls.
+    pub poll: Duration,
+    pub hint: Option<Hint>,
+    /// Why nothing shortens the wait.
+    pub no_hint_because: Option<String>,
     /// Signatures taken.
     pub polls: u64,
     /// Looks made, and how many of them at every file.
@@ -100,14 +119,14 @@ pub struct Watcher {
 
 impl Watcher {
     /// Starts the thread. `on_look` runs on it, one call at a time; it decides by `reason` how thorough to be, and
-    /// passes the heartbeat on to [`super::take_snapshot`].
+    /// passes the heartbeat on to [`super::Shelf`].
     pub fn spawn(
         mut settings: Settings,
         on_look: impl FnMut(LookReason, &Heartbeat) -> LookOutcome + Send + 'static,
     ) -> io::Result<Watcher> {
         settings.poll = settings.poll.max(SHORTEST_POLL);
         let shared = Arc::new(Shared::default());
-        shared.lock().status.running = true;
+        shared.lock().status = WatchStatus { poll: settings.poll, running: true, ..WatchStatus::default() };
         let watcher = Watcher { shared: Arc::clone(&shared) };
         thread::Builder::new().name("library".to_owned()).spawn(move || {
             let ending = EndGuard(shared);
@@ -161,10 +180,25 @@ struct State {
     asked: Option<bool>,
     /// When the first and the latest event since the last look came.
     events: Option<(Instant, Instant)>,
+    /// When the SMB client last told of a change.
+    notified: Option<Instant>,
+    /// When a notification that failed is to be asked for again.
+    notify_again: Option<Instant>,
     status: WatchStatus,
 }
 
 impl Shared {
+    /// Something changed: the wait ends soon.
+    fn event(&self, notified: bool) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.events = Some((state.events.map_or(now, |(first, _)| first), now));
+        if notified {
+            state.notified = Some(now);
+        }
+        self.wake.notify_all();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change to the state is a single assignment, so a panic elsewhere leaves it sound.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -201,6 +235,9 @@ impl<F: FnMut(LookReason, &Heartbeat) -> LookOutcome> Loop<F> {
             heartbeat.beat();
             let found = signature(&self.settings.path).ok();
             if let Some(found) = found {
+                if self.shared.lock().notify_again.is_some_and(|at| at <= Instant::now()) {
+                    events = EventSource::default();
+                }
                 self.arm(&mut events, found);
             }
             let calibre = found.is_some_and(|found| found.kind() == LibraryKind::Calibre);
@@ -219,7 +256,7 @@ impl<F: FnMut(LookReason, &Heartbeat) -> LookOutcome> Loop<F> {
                 }
                 (state.asked.take(), state.events.take().is_some())
             };
-            let input = Input { signature: found, counter, asked, event, events_active: events.watcher.is_some() };
+            let input = Input { signature: found, counter, asked, event, events_active: events.inotify.is_some() };
             if let Some(reason) = schedule.decide(Instant::now(), input) {
                 let started = Instant::now();
                 heartbeat.beat();
@@ -236,18 +273,21 @@ impl<F: FnMut(LookReason, &Heartbeat) -> LookOutcome> Loop<F> {
                     events = EventSource::default();
                 }
             }
-            if self.sleep(self.settings.poll) {
+            if self.sleep() {
                 return;
             }
         }
     }
 
     /// Sleeps until something is due; true when the thread is to end.
-    fn sleep(&self, limit: Duration) -> bool {
-        let end = Instant::now() + limit;
+    fn sleep(&self) -> bool {
+        let started = Instant::now();
         let mut state = self.shared.lock();
         loop {
             let now = Instant::now();
+            let notified = state.notified.is_some_and(|at| now < at + NOTIFICATION_HOLDS);
+            let poll = self.settings.poll;
+            let end = started + if notified { poll.min(AFTER_NOTIFICATION) } else { poll };
             if state.stop {
                 return true;
             }
@@ -265,7 +305,7 @@ impl<F: FnMut(LookReason, &Heartbeat) -> LookOutcome> Loop<F> {
         }
     }
 
-    /// Subscribes to the kernel's events once, where the file system has them.
+    /// Asks once for what may shorten the wait, as the file system has it.
     fn arm(&self, events: &mut EventSource, found: Signature) {
         let place = (found.kind(), found.device());
         if events.tried_at == Some(place) {
@@ -275,26 +315,61 @@ impl<F: FnMut(LookReason, &Heartbeat) -> LookOutcome> Loop<F> {
             Ok(mount) => mount,
             Err(_) => return,
         };
-        let outcome = if !self.settings.inotify {
-            Err("library.inotify is off".to_owned())
+        *events = EventSource { tried_at: Some(place), ..EventSource::default() };
+        {
+            // Before the thread that may take it back is started.
+            let mut state = self.shared.lock();
+            state.notify_again = None;
+            state.status.hint = Some(if mount.network { Hint::Cifs } else { Hint::Inotify });
+            state.status.no_hint_because = None;
+            state.status.mount = Some(mount.clone());
+        }
+        let (settings, shared) = (&self.settings, Arc::clone(&self.shared));
+        let refused = if mount.is_smb() {
+            if settings.change_notify {
+                let whole_tree = found.kind() == LibraryKind::Folder;
+                let asked =
+                    notify_cifs::subscribe(&settings.path, whole_tree, move |notice| take_note(&shared, notice));
+                asked.map(|subscription| events.cifs = Some(subscription)).map_err(|error| error.to_string())
+            } else {
+                Err("library.change_notify is off".to_owned())
+            }
         } else if mount.network {
             Err(format!("{} reports no changes made elsewhere", mount.fs_name))
+        } else if settings.inotify {
+            let asked = subscribe(&settings.path, found.kind(), shared);
+            asked.map(|watcher| events.inotify = Some(watcher)).map_err(|error| error.to_string())
         } else {
-            subscribe(&self.settings.path, found.kind(), Arc::clone(&self.shared)).map_err(|error| error.to_string())
+            Err("library.inotify is off".to_owned())
         };
-        let mut state = self.shared.lock();
-        state.status.mount = Some(mount);
-        state.status.events = outcome.is_ok();
-        state.status.events_off_because = outcome.as_ref().err().cloned();
-        *events = EventSource { tried_at: Some(place), watcher: outcome.ok() };
+        if let Err(reason) = refused {
+            let mut state = self.shared.lock();
+            state.status.hint = None;
+            state.status.no_hint_because = Some(reason);
+        }
     }
 }
 
-/// The kernel's events, and for which kind of library on which device they were asked for.
+/// On the notification's own thread.
+fn take_note(shared: &Shared, notice: Notice) {
+    match notice {
+        Notice::Change => shared.event(true),
+        Notice::Ended { reason, for_good } => {
+            let mut state = shared.lock();
+            state.status.hint = None;
+            state.status.no_hint_because = Some(reason);
+            state.notify_again = (!for_good).then(|| Instant::now() + NOTIFICATION_AGAIN);
+        }
+    }
+}
+
+/// What shortens the wait, and for which kind of library on which device it was asked for.
 #[derive(Default)]
 struct EventSource {
     tried_at: Option<(LibraryKind, u64)>,
-    watcher: Option<notify::RecommendedWatcher>,
+    // Held, never used again: dropping them ends them.
+    inotify: Option<notify::RecommendedWatcher>,
+    cifs: Option<notify_cifs::Subscription>,
 }
 
 /// A Calibre library needs its root alone watched, for `metadata.db`; a plain folder every directory.
@@ -317,10 +392,7 @@ fn subscribe(path: &Path, kind: LibraryKind, shared: Arc<Shared>) -> notify::Res
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // An error may mean lost events: one look too many is harmless.
         if event.as_ref().map_or(true, &matters) {
-            let now = Instant::now();
-            let mut state = shared.lock();
-            state.events = Some((state.events.map_or(now, |(first, _)| first), now));
-            shared.wake.notify_all();
+            shared.event(false);
         }
     })?;
     watcher.watch(path, if calibre { RecursiveMode::NonRecursive } else { RecursiveMode::Recursive })?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH};
+use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH, KNOWN};
 use super::{BookRecord, IndexedState, LibraryRecord, Queue, QueueError, commit};
 use crate::clock::now_us;
 use crate::domain::{Book, FailedFile, KnownBook, LibraryKind};
@@ -80,19 +80,9 @@ impl Queue {
 
     /// All books of a library as a look at the shelf is compared with.
     pub fn known_books(&self, library: Uuid) -> Result<Vec<KnownBook>, QueueError> {
-        let sql = format!(
-            "SELECT {BOOK}, b.missing_since_us, b.failed_files FROM books b WHERE b.library_uuid = ?1 ORDER BY b.id"
-        );
+        let sql = format!("SELECT {KNOWN} FROM books b WHERE b.library_uuid = ?1 ORDER BY b.id");
         let mut statement = self.connection.prepare_cached(&sql)?;
-        statement
-            .query_and_then([library.to_string()], |row| {
-                Ok(KnownBook {
-                    book: rows::book(row, 0)?,
-                    missing_since_us: row.get(BOOK_WIDTH)?,
-                    failed: rows::list(row, BOOK_WIDTH + 1, "failed files")?,
-                })
-            })?
-            .collect()
+        statement.query_and_then([library.to_string()], rows::known)?.collect()
     }
 
     /// Records a book as it is now, without queueing anything: for files named by hand.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{IndexedState, JobKind, JobState, LibraryRecord, Outcome, QueueError};
-use crate::domain::{Book, BookFile, FailureKind, LibraryKind, Source};
+use crate::domain::{Book, BookFile, FailureKind, KnownBook, LibraryKind, Source};
 
 /// The columns of [`book`], of a table called `b`.
 pub(super) const BOOK: &str = "b.library_uuid, b.book_uuid, b.source, b.source_id, b.metadata, b.format, b.path, \
@@ -27,29 +27,76 @@ pub(super) const INDEXED_WIDTH: usize = 13;
 
 /// A book from the columns [`BOOK`] that start at `at`.
 pub(super) fn book(row: &Row, at: usize) -> Result<Book, QueueError> {
-    let source_id: String = row.get(at + 3)?;
-    let source = match row.get_ref(at + 2)?.as_str().map_err(rusqlite::Error::from)? {
-        "calibre" => Source::Calibre(parse("source_id", &source_id)?),
-        _ => Source::File(source_id),
-    };
-    let file_path = path(row, at + 6)?;
-    let others = list::<OtherFile>(row, at + 11, "others")?;
+    let (file, others) = files(row, [at + 5, at + 6, at + 7, at + 8, at + 9, at + 11])?;
     Ok(Book {
         library_uuid: uuid(row, at)?,
         uuid: uuid(row, at + 1)?,
-        source,
+        source: source(row, at + 2)?,
         metadata: json("metadata", row.get_ref(at + 4)?.as_str().map_err(rusqlite::Error::from)?)?,
-        file: BookFile {
-            format: row.get(at + 5)?,
-            path: file_path.clone(),
-            data_id: row.get(at + 7)?,
-            size: u64::try_from(row.get::<_, i64>(at + 8)?).map_err(|error| bad("size", "negative", &error))?,
-            mtime_us: row.get(at + 9)?,
-        },
-        others: others.into_iter().map(|other| other.beside(&file_path)).collect(),
+        file,
+        others,
         unread: list(row, at + 12, "unread")?,
         added_us: row.get(at + 10)?,
     })
+}
+
+/// The columns of [`known`], of a table called `b`: no metadata, which is most of a row.
+pub(super) const KNOWN: &str = "b.book_uuid, b.source, b.source_id, b.metadata_hash, b.format, b.path, b.data_id, \
+                                b.size, b.mtime_us, b.others, b.unread, b.added_us, b.missing_since_us, b.failed_files";
+
+/// A book as a look compares it, from the columns [`KNOWN`].
+pub(super) fn known(row: &Row) -> Result<KnownBook, QueueError> {
+    let (file, others) = files(row, [4, 5, 6, 7, 8, 9])?;
+    Ok(KnownBook {
+        uuid: uuid(row, 0)?,
+        source: source(row, 1)?,
+        metadata_digest: digest(row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?)?,
+        file,
+        others,
+        unread: list(row, 10, "unread")?,
+        added_us: row.get(11)?,
+        missing_since_us: row.get(12)?,
+        failed: list(row, 13, "failed files")?,
+    })
+}
+
+/// From the columns `source, source_id` that start at `at`.
+fn source(row: &Row, at: usize) -> Result<Source, QueueError> {
+    let source_id = row.get_ref(at + 1)?.as_str().map_err(rusqlite::Error::from)?;
+    Ok(match row.get_ref(at)?.as_str().map_err(rusqlite::Error::from)? {
+        "calibre" => Source::Calibre(parse("source_id", source_id)?),
+        _ => Source::File(source_id.to_owned()),
+    })
+}
+
+/// From the columns `format, path, data_id, size, mtime_us, others`, wherever they are.
+fn files(row: &Row, at: [usize; 6]) -> Result<(BookFile, Vec<BookFile>), QueueError> {
+    let [format, file_path, data_id, size, mtime_us, others] = at;
+    let file_path = path(row, file_path)?;
+    let others = list::<OtherFile>(row, others, "others")?;
+    let others = others.into_iter().map(|other| other.beside(&file_path)).collect();
+    let file = BookFile {
+        format: row.get(format)?,
+        path: file_path,
+        data_id: row.get(data_id)?,
+        size: u64::try_from(row.get::<_, i64>(size)?).map_err(|error| bad("size", "negative", &error))?,
+        mtime_us: row.get(mtime_us)?,
+    };
+    Ok((file, others))
+}
+
+/// The bytes of a SHA-256 in hex.
+fn digest(text: &str) -> Result<[u8; 32], QueueError> {
+    let mut bytes = [0; 32];
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return Err(QueueError::BadValue(format!("metadata_hash '{text}': not 64 hex digits")));
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).map_err(|error| bad("metadata_hash", text, &error))?;
+        *byte = u8::from_str_radix(pair, 16).map_err(|error| bad("metadata_hash", text, &error))?;
+    }
+    Ok(bytes)
 }
 
 /// One of a book's other files, as the column `others` has it: its name alone, for they all lie beside the first.

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use alexandria_ingestd::control::protocol::{
-    AuditRepair, AuditReport, CurrentJob, FailedResponse, FallbackRow, Finding, FindingKind, JobsResponse,
+    AuditRepair, AuditReport, ChangeHint, CurrentJob, FailedResponse, FallbackRow, Finding, FindingKind, JobsResponse,
     LibraryStatus, ModelStatus, SearchHit, SearchResponse, StatusSnapshot, StoreStatus,
 };
 use alexandria_ingestd::control::server::{ControlError, ControlHandles, ControlServer};
@@ -415,6 +415,9 @@ fn full_status() -> StatusSnapshot {
             kind: Some(LibraryKind::Calibre),
             uuid: Some(LIBRARY),
             filesystem: "cifs".into(),
+            poll_seconds: 2.0,
+            hint: Some(ChangeHint::Cifs),
+            no_hint_because: None,
             available: true,
             reason: None,
             not_answering_since_us: None,
@@ -461,6 +464,10 @@ fn full_status() -> StatusSnapshot {
 fn status_reads_well() {
     let mut status = full_status();
     insta::assert_snapshot!("status", tables::status(&status, VIEW));
+    status.library.hint = Some(ChangeHint::Inotify);
+    assert!(tables::status(&status, VIEW).contains("changes  inotify\n"));
+    status.library.hint = None;
+    status.library.no_hint_because = Some("nfs reports no changes made elsewhere".into());
     status.paused = true;
     status.removals_waiting = 900;
     status.library.available = false;

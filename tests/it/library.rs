@@ -8,20 +8,21 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use alexandria_ingestd::domain::{
-    Book, BookFile, Change, FailedFile, KnownBook, LibraryKind, Metadata, ShelfSnapshot, Source,
+    Book, Change, FailedFile, KnownBook, LibraryKind, Metadata, PassedOver, Sighting, Source,
 };
 use alexandria_ingestd::ingest::why_unread;
-use alexandria_ingestd::library::diff::diff;
+use alexandria_ingestd::library::diff::Comparison;
 use alexandria_ingestd::library::{
-    Heartbeat, LibraryError, Look, LookOutcome, LookReason, Settings, SnapshotRequest, Watcher, detect, mount_info,
-    signature, take_snapshot,
+    Heartbeat, Hint, LibraryError, Look, LookOutcome, LookReason, LookRequest, Settings, Shelf, Watcher, detect,
+    mount_info, signature,
 };
-use nix::sys::resource::{UsageWho, getrusage};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::big::{big_library, known_of_big_library};
 use crate::calibre::CalibreLibrary;
+use crate::scale::cpu;
 
 const GRACE_US: i64 = 600_000_000;
 
@@ -33,52 +34,90 @@ struct State {
     scratch: TempDir,
 }
 
+/// One complete look, all of it.
+#[derive(Debug)]
+struct Looked {
+    look: Look,
+    library_uuid: Uuid,
+    books: Vec<Book>,
+    passed_over: Vec<PassedOver>,
+}
+
 impl State {
     fn new() -> Self {
         State { known: Vec::new(), expected: None, now_us: 0, scratch: tempfile::tempdir().unwrap() }
     }
 
-    fn try_look(&self, path: &Path, full: bool) -> Result<Look, LibraryError> {
-        take_snapshot(&SnapshotRequest {
+    fn try_look(&self, path: &Path, full: bool) -> Result<Looked, LibraryError> {
+        let formats = ["EPUB".to_owned(), "TXT".to_owned()];
+        let heartbeat = Heartbeat::default();
+        let shelf = Shelf::open(LookRequest {
             path,
             kind: LibraryKind::Calibre,
             folder_uuid: None,
             expected: self.expected,
-            formats: &["EPUB".to_owned(), "TXT".to_owned()],
+            formats: &formats,
             why_unread,
-            known: &self.known,
             scratch_dir: self.scratch.path(),
             full,
-            heartbeat: &Heartbeat::default(),
-        })
+            heartbeat: &heartbeat,
+        })?;
+        let library_uuid = shelf.library_uuid();
+        let (mut books, mut passed_over) = (Vec::new(), Vec::new());
+        let look = shelf.look(&self.known, |sightings| {
+            for sighting in sightings {
+                match sighting {
+                    Sighting::Book(book) => books.push(book),
+                    Sighting::PassedOver(book) => passed_over.push(book),
+                    Sighting::AsKnown(_) => panic!("Calibre's catalogue has every book's metadata"),
+                }
+            }
+            Ok::<_, LibraryError>(())
+        })?;
+        assert_eq!((books.len(), passed_over.len()), (look.books, look.passed_over));
+        Ok(Looked { look, library_uuid, books, passed_over })
+    }
+
+    /// What a look means for this state.
+    fn compare(&self, looked: &Looked) -> Vec<Change> {
+        let mut comparison = Comparison::with(&self.known);
+        let mut changes = Vec::new();
+        looked.books.iter().for_each(|book| comparison.seen(book.clone(), &mut changes));
+        looked.passed_over.iter().for_each(|book| comparison.seen_as_known(book.uuid, &mut changes));
+        changes.extend(comparison.absent(self.now_us, GRACE_US));
+        changes
     }
 
     /// One look and its changes, applied.
     fn look(&mut self, path: &Path) -> Vec<Change> {
-        let snapshot = self.try_look(path, false).unwrap().snapshot;
-        self.expected = Some(snapshot.library_uuid);
-        let changes = diff(&self.known, &snapshot, self.now_us, GRACE_US);
-        self.apply(&snapshot, &changes);
+        let looked = self.try_look(path, false).unwrap();
+        self.expected = Some(looked.library_uuid);
+        let changes = self.compare(&looked);
+        self.apply(&changes);
         changes
     }
 
-    fn apply(&mut self, snapshot: &ShelfSnapshot, changes: &[Change]) {
+    fn apply(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Missing(uuid) => {
-                    let known = self.known.iter_mut().find(|known| known.book.uuid == *uuid).unwrap();
-                    known.missing_since_us = Some(self.now_us);
+                Change::New(book) => self.known.push(KnownBook::new(book)),
+                Change::Changed { book, .. } => {
+                    let known = self.book(book.uuid);
+                    *known = KnownBook { failed: std::mem::take(&mut known.failed), ..KnownBook::new(book) };
                 }
-                Change::Gone(uuid) => self.known.retain(|known| known.book.uuid != *uuid),
-                _ => {}
+                Change::Missing(uuid) => {
+                    let now_us = self.now_us;
+                    self.book(*uuid).missing_since_us = Some(now_us);
+                }
+                Change::Returned(uuid) => self.book(*uuid).missing_since_us = None,
+                Change::Gone(uuid) => self.known.retain(|known| known.uuid != *uuid),
             }
         }
-        for book in &snapshot.books {
-            let before = self.known.iter().position(|known| known.book.uuid == book.uuid);
-            let failed = before.map(|at| self.known.remove(at).failed).unwrap_or_default();
-            self.known.push(KnownBook { failed, ..KnownBook::new(book.clone()) });
-        }
         assert_eq!(fs::read_dir(self.scratch.path()).unwrap().count(), 0, "the copy is deleted");
+    }
+
+    fn book(&mut self, uuid: Uuid) -> &mut KnownBook {
+        self.known.iter_mut().find(|known| known.uuid == uuid).unwrap()
     }
 }
 
@@ -135,11 +174,11 @@ fn everything_calibredb_does_to_a_book_is_told_apart() {
     let epub = book.file.clone();
     state.known[0].failed = vec![FailedFile::new(&epub, "damaged")];
     assert_eq!(state.look(&path), []);
-    assert_eq!(diff(&state.known, &state.try_look(&path, true).unwrap().snapshot, 0, 0), [], "in full, too");
+    assert_eq!(state.compare(&state.try_look(&path, true).unwrap()), [], "in full, too");
     library.add_format(id, &library.text("other", "Yet another text"));
     let changes = state.look(&path);
     assert!(changed(&changes).1, "the file in use was replaced");
-    let spare = FailedFile::new(&state.known[0].book.others[0], "empty");
+    let spare = FailedFile::new(&state.known[0].others[0], "empty");
     state.known[0].failed.push(spare);
     library.calibredb(&["remove_format", &id.to_string(), "TXT"]);
     let changes = state.look(&path);
@@ -167,14 +206,14 @@ fn everything_calibredb_does_to_a_book_is_told_apart() {
     let second = library.add(&library.text("Second", "More text."));
     assert_eq!(state.look(&path).len(), 1);
     library.remove(id);
-    let gone = state.known.iter().find(|known| known.book.source == Source::Calibre(id)).unwrap().book.uuid;
+    let gone = state.known.iter().find(|known| known.source == Source::Calibre(id)).unwrap().uuid;
     assert_eq!(state.look(&path), [Change::Missing(gone)]);
     state.now_us += GRACE_US - 1;
     assert_eq!(state.look(&path), []);
     state.now_us += 1;
     assert_eq!(state.look(&path), [Change::Gone(gone)]);
     assert_eq!(state.known.len(), 1);
-    assert_eq!(state.known[0].book.source, Source::Calibre(second));
+    assert_eq!(state.known[0].source, Source::Calibre(second));
 }
 
 #[test]
@@ -195,10 +234,10 @@ fn the_catalogue_is_read_as_calibre_shows_it_in_schemas_25_and_27() {
         library.set_metadata(id, field, value);
     }
     let mut state = State::new();
-    state.look(&path);
-    let metadata = state.known[0].book.metadata.clone();
+    let added = state.look(&path);
+    let [Change::New(book)] = added.as_slice() else { panic!("{added:?}") };
     assert_eq!(
-        metadata,
+        book.metadata,
         Metadata {
             title: "Čovjek & \u{2018}svijet\u{2019}".into(),
             authors: vec!["Zoë Writer".into(), "Adams, Jr.".into(), "Anić, Ana".into()],
@@ -249,9 +288,9 @@ fn rows_that_calibre_has_not_finished_and_unread_formats_are_present_but_passed_
     fs::copy(library.epub("t", "Trash", "T", "Text."), trash.join("Trash - T.epub")).unwrap();
 
     let state = State::new();
-    let snapshot = state.try_look(&path, true).unwrap().snapshot;
-    assert_eq!(snapshot.books.iter().map(|book| book.metadata.title.as_str()).collect::<Vec<_>>(), ["Real"]);
-    let passed: Vec<_> = snapshot.passed_over.iter().map(|passed| (passed.title.as_str(), &passed.reason)).collect();
+    let looked = state.try_look(&path, true).unwrap();
+    assert_eq!(looked.books.iter().map(|book| book.metadata.title.as_str()).collect::<Vec<_>>(), ["Real"]);
+    let passed: Vec<_> = looked.passed_over.iter().map(|passed| (passed.title.as_str(), &passed.reason)).collect();
     assert_eq!(passed.len(), 2);
     assert!(passed[0].0 == "No File" && passed[0].1.contains("no book file"), "{passed:?}");
     assert!(passed[1].0 == "Other Format" && passed[1].1.contains("PDF"), "{passed:?}");
@@ -264,24 +303,23 @@ fn a_file_that_is_away_or_in_writing_keeps_its_book_as_it_was() {
     library.add(&library.text("Book", "Some text."));
     let mut state = State::new();
     state.look(&path);
-    let file = state.known[0].book.file.clone();
+    let file = state.known[0].file.clone();
 
     fs::rename(&file.path, file.path.with_extension("away")).unwrap();
-    let look = state.try_look(&path, true).unwrap();
-    assert_eq!((look.unsettled, diff(&state.known, &look.snapshot, 0, 0)), (1, vec![]));
+    let looked = state.try_look(&path, true).unwrap();
+    assert_eq!((looked.look.unsettled, state.compare(&looked)), (1, vec![]));
     let unknown = State::new().try_look(&path, false).unwrap();
-    assert_eq!((unknown.unsettled, unknown.snapshot.books.len(), unknown.snapshot.passed_over.len()), (1, 0, 1));
+    assert_eq!(unknown.look, Look { books: 0, passed_over: 1, unsettled: 1 });
 
     // Being replaced: the size is not the catalogue's, and the file is fresh.
     fs::write(&file.path, "Half").unwrap();
-    let look = state.try_look(&path, true).unwrap();
-    assert_eq!((look.unsettled, diff(&state.known, &look.snapshot, 0, 0)), (1, vec![]));
+    let looked = state.try_look(&path, true).unwrap();
+    assert_eq!((looked.look.unsettled, state.compare(&looked)), (1, vec![]));
     // At rest: another program changed it behind Calibre's back. A full look sees it, an ordinary one does not.
     let rest = SystemTime::now() - Duration::from_secs(60);
     File::options().append(true).open(&file.path).unwrap().set_modified(rest).unwrap();
     assert_eq!(state.look(&path), []);
-    let look = state.try_look(&path, true).unwrap();
-    let changes = diff(&state.known, &look.snapshot, 0, 0);
+    let changes = state.compare(&state.try_look(&path, true).unwrap());
     let (book, file, metadata, moved) = changed(&changes);
     assert_eq!((book.file.size, file, metadata, moved), (4, true, false, false));
 }
@@ -333,115 +371,10 @@ fn a_broken_or_wrong_library_is_an_error_with_a_way_out() {
     assert!(mount_info(&other.path()).is_ok());
 }
 
-/// A library of `count` books made by SQL, without files.
-fn big_library(count: i64) -> (CalibreLibrary, Vec<KnownBook>) {
-    let library = CalibreLibrary::new();
-    let database = Connection::open(library.database()).unwrap();
-    let library_uuid: String = database.query_row("SELECT uuid FROM library_id", [], |row| row.get(0)).unwrap();
-    let triggers: Vec<String> = database
-        .prepare("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-        .unwrap()
-        .query_map([], |row| row.get(0))
-        .unwrap()
-        .collect::<Result<_, _>>()
-        .unwrap();
-    // They call functions that only Calibre has.
-    for trigger in triggers {
-        database.execute_batch(&format!("DROP TRIGGER {trigger}")).unwrap();
-    }
-    let statement = "
-        BEGIN;
-        CREATE TEMP TABLE n AS WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < COUNT) SELECT i FROM c;
-        INSERT INTO books(id, title, sort, timestamp, pubdate, series_index, author_sort, path, uuid)
-            SELECT i, 'The Title of Book ' || i, 'Title', '2024-01-02 03:04:05.678901+00:00', '2001-02-03 00:00:00+00:00', 1.0,
-            'Writer', 'Writer ' || (i % 997) || '/The Title of Book ' || i || ' (' || i || ')',
-            printf('00000000-0000-4000-8000-%012x', i) FROM n;
-        INSERT INTO data(id, book, format, uncompressed_size, name)
-            SELECT i, i, 'EPUB', 1000 + i, 'The Title of Book ' || i || ' - Writer' FROM n;
-        INSERT INTO authors(id, name, sort) SELECT i, 'Writer ' || i, 'Writer' FROM n WHERE i <= 997;
-        INSERT INTO books_authors_link(book, author) SELECT i, 1 + i % 997 FROM n WHERE COUNT >= 997;
-        INSERT INTO tags(id, name) SELECT i, 'tag ' || i FROM n WHERE i <= 50;
-        INSERT INTO books_tags_link(book, tag) SELECT i, 1 + i % 50 FROM n;
-        INSERT INTO books_tags_link(book, tag) SELECT i, 1 + (i + 7) % 50 FROM n;
-        INSERT INTO languages(id, lang_code) VALUES (1, 'eng');
-        INSERT INTO books_languages_link(book, lang_code, item_order) SELECT i, 1, 0 FROM n;
-        INSERT INTO identifiers(book, type, val) SELECT i, 'isbn', '978' || i FROM n;
-        INSERT INTO comments(book, text) SELECT i, printf('%.400c', 'x') FROM n;
-        COMMIT;";
-    database.execute_batch(&statement.replace("COUNT", &count.to_string())).unwrap();
-    let known = (1..=count).map(|id| known_of_big_library(id, &library.path(), &library_uuid)).collect();
-    (library, known)
-}
-
-fn known_of_big_library(id: i64, path: &Path, library_uuid: &str) -> KnownBook {
-    let place = format!("Writer {}/The Title of Book {id} ({id})/The Title of Book {id} - Writer.epub", id % 997);
-    let book = Book {
-        uuid: Uuid::parse_str(&format!("00000000-0000-4000-8000-{id:012x}")).unwrap(),
-        library_uuid: Uuid::parse_str(library_uuid).unwrap(),
-        source: Source::Calibre(id),
-        metadata: Metadata::default(),
-        file: BookFile {
-            format: "EPUB".into(),
-            path: path.join(place),
-            data_id: Some(id),
-            size: 1000 + id as u64,
-            mtime_us: 1,
-        },
-        others: Vec::new(),
-        unread: Vec::new(),
-        added_us: 1,
-    };
-    KnownBook::new(book)
-}
-
-fn peak_mib() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-}
-
-fn cpu_us() -> i64 {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
-    let us = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
-    us(usage.user_time()) + us(usage.system_time())
-}
-
-#[test]
-fn a_large_library_is_read_in_few_queries() {
-    for count in [9_000, 100_000] {
-        let (library, known) = big_library(count);
-        let mut state = State { known, ..State::new() };
-        let before = peak_mib();
-        let (started, cpu) = (Instant::now(), cpu_us());
-        let look = state.try_look(&library.path(), false).unwrap();
-        let (took, cpu) = (started.elapsed(), cpu_us() - cpu);
-        let peak = peak_mib();
-        assert_eq!((look.snapshot.books.len() as i64, look.unsettled), (count, 0));
-        let changes = diff(&state.known, &look.snapshot, 0, 0);
-        assert_eq!(changes.len() as i64, count, "the made-up metadata differ");
-        state.apply(&ShelfSnapshot { books: vec![], ..look.snapshot.clone() }, &[]);
-        let full = Instant::now();
-        // No file is there: every book stays as it was known.
-        let full_look = state.try_look(&library.path(), true).unwrap();
-        assert_eq!((full_look.snapshot.books.len() as i64, full_look.unsettled as i64), (count, count));
-        println!(
-            "{count} books: metadata.db {} KiB, look {took:.1?} ({cpu} us CPU), full look {:.1?}, diff of all {:.1?}, peak {before} -> {} MiB",
-            fs::metadata(library.database()).unwrap().len() / 1024,
-            full.elapsed(),
-            {
-                let started = Instant::now();
-                diff(&state.known, &look.snapshot, 0, 0);
-                started.elapsed()
-            },
-            peak
-        );
-    }
-}
-
 #[test]
 fn a_live_writer_never_gives_a_torn_look() {
-    let (library, known) = big_library(500);
-    let state = State { known, ..State::new() };
+    let library = big_library(500);
+    let state = State { known: known_of_big_library(&library, 500), ..State::new() };
     let path = library.path();
     Connection::open(library.database()).unwrap().execute_batch("UPDATE identifiers SET val = 0").unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -469,8 +402,8 @@ fn a_live_writer_never_gives_a_torn_look() {
         match state.try_look(&path, false) {
             Ok(look) => {
                 let rounds: std::collections::BTreeSet<_> =
-                    look.snapshot.books.iter().map(|book| book.metadata.identifiers["isbn"].clone()).collect();
-                assert_eq!((look.snapshot.books.len(), rounds.len()), (500, 1), "torn: {rounds:?}");
+                    look.books.iter().map(|book| book.metadata.identifiers["isbn"].clone()).collect();
+                assert_eq!((look.books.len(), rounds.len()), (500, 1), "torn: {rounds:?}");
                 looks += 1;
             }
             Err(LibraryError::Busy { .. }) => busy += 1,
@@ -489,13 +422,13 @@ fn a_live_writer_never_gives_a_torn_look() {
     assert!(matches!(refused, LibraryError::Busy { .. }) && !refused.needs_operator(), "{refused}");
     writer.execute_batch("COMMIT").unwrap();
     let look = state.try_look(&path, false).unwrap();
-    assert_eq!(look.snapshot.books[0].metadata.identifiers["isbn"], "open");
+    assert_eq!(look.books[0].metadata.identifiers["isbn"], "open");
 }
 
 #[test]
 fn a_crashed_writers_journal_is_rolled_back_in_the_copy_only() {
-    let (library, known) = big_library(500);
-    let state = State { known, ..State::new() };
+    let library = big_library(500);
+    let state = State { known: known_of_big_library(&library, 500), ..State::new() };
     let writer = Connection::open(library.database()).unwrap();
     writer.execute_batch("PRAGMA cache_size = 5; BEGIN; UPDATE identifiers SET val = 'half';").unwrap();
     writer.cache_flush().unwrap();
@@ -515,32 +448,47 @@ fn a_crashed_writers_journal_is_rolled_back_in_the_copy_only() {
     assert_ne!(before.0, content(&library.database()), "the half transaction is in the file");
 
     let look = State { known: Vec::new(), ..state }.try_look(crashed.path(), false).unwrap();
-    assert_eq!(look.snapshot.passed_over.len(), 500);
+    assert_eq!(look.passed_over.len(), 500);
     assert_eq!((content(&database), content(&journal)), before, "the library is as it was");
 }
 
 fn watch(path: PathBuf, poll: Duration, inotify: bool) -> (Watcher, mpsc::Receiver<(LookReason, Vec<String>)>) {
     let (sender, receiver) = mpsc::channel();
     let mut state = State::new();
-    let settings = Settings { path: path.clone(), poll, full_scan: Duration::from_secs(3600), inotify };
+    let settings =
+        Settings { path: path.clone(), poll, full_scan: Duration::from_secs(3600), inotify, change_notify: true };
     let watcher = Watcher::spawn(settings, move |reason, heartbeat| {
         heartbeat.beat();
         let Ok(kind) = detect(&path) else { return LookOutcome::Failed };
-        let request = SnapshotRequest {
+        let request = LookRequest {
             path: &path,
             kind,
             folder_uuid: None,
             expected: None,
             formats: &["TXT".to_owned()],
             why_unread,
-            known: &state.known,
             scratch_dir: state.scratch.path(),
             full: reason.is_full(),
             heartbeat,
         };
-        let Ok(look) = take_snapshot(&request) else { return LookOutcome::Failed };
-        let changes = diff(&state.known, &look.snapshot, 0, GRACE_US);
-        state.apply(&look.snapshot, &changes);
+        let mut comparison = Comparison::with(&state.known);
+        let mut changes = Vec::new();
+        let looked = Shelf::open(request).and_then(|shelf| {
+            shelf.look(&state.known, |sightings| {
+                for sighting in sightings {
+                    match sighting {
+                        Sighting::Book(book) => comparison.seen(book, &mut changes),
+                        Sighting::AsKnown(uuid) | Sighting::PassedOver(PassedOver { uuid, .. }) => {
+                            comparison.seen_as_known(uuid, &mut changes);
+                        }
+                    }
+                }
+                Ok::<_, LibraryError>(())
+            })
+        });
+        let Ok(look) = looked else { return LookOutcome::Failed };
+        changes.extend(comparison.absent(0, GRACE_US));
+        state.apply(&changes);
         let new = changes.iter().filter_map(|change| match change {
             Change::New(book) => Some(book.metadata.title.clone()),
             _ => None,
@@ -575,10 +523,10 @@ fn a_book_added_by_calibredb_is_reported_within_three_seconds() {
         assert_eq!(looks.recv_timeout(Duration::from_secs(10)).unwrap().0, LookReason::Start);
         library.add(&library.text("Dropped", "Some text."));
         assert!(until_new(&looks, "Dropped") < Duration::from_secs(3));
-        println!("{:?}", watcher.status());
-        if !inotify {
-            assert!(!watcher.status().events);
-        }
+        let status = watcher.status();
+        println!("{status:?}");
+        assert_eq!((status.hint, status.poll), (inotify.then_some(Hint::Inotify), Duration::from_secs(2)));
+        assert_eq!(status.no_hint_because.is_some(), !inotify);
         assert!(watcher.stop(Duration::from_secs(2)));
     }
 }
@@ -617,10 +565,10 @@ fn an_idle_watcher_costs_next_to_nothing() {
     let library = CalibreLibrary::new();
     let (watcher, looks) = watch(library.path(), Duration::from_millis(5), true);
     looks.recv_timeout(Duration::from_secs(10)).unwrap();
-    let (polls, cpu) = (watcher.status().polls, cpu_us());
+    let (polls, before) = (watcher.status().polls, cpu());
     thread::sleep(Duration::from_secs(3));
-    let (polls, cpu) = (watcher.status().polls - polls, cpu_us() - cpu);
-    let each = cpu as f64 / polls as f64;
+    let (polls, cpu) = (watcher.status().polls - polls, cpu() - before);
+    let each = cpu.as_secs_f64() * 1e6 / polls as f64;
     println!("{polls} idle polls: {each:.1} us CPU each, at one in 2 s {:.5} % of a core", each / 20_000.0);
     assert_eq!(watcher.status().looks, 1);
     assert!(signature(&library.path()).unwrap() == signature(&library.path()).unwrap());
@@ -636,6 +584,7 @@ fn a_watcher_that_hangs_is_reported_and_left_behind() {
         poll: Duration::from_millis(10),
         full_scan: Duration::from_secs(3600),
         inotify: false,
+        change_notify: true,
     };
     let watcher = Watcher::spawn(settings, move |_, _| {
         let _ = hang.recv();

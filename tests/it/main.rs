@@ -1,6 +1,7 @@
 //! Integration tests: one binary, because linking is what costs.
 
 mod architecture;
+mod big;
 mod books;
 mod calibre;
 mod control;
@@ -25,6 +26,7 @@ mod queue;
 mod real_server;
 mod regressions;
 mod sandbox;
+mod scale;
 mod service;
 mod store;
 mod store_kills;

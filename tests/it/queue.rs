@@ -309,7 +309,10 @@ fn a_state_of_the_first_schema_is_brought_up_to_date() {
     drop(old);
     let mut queue = Queue::open(&path).unwrap();
     let known = queue.known_books(LIBRARY).unwrap();
-    assert_eq!(known.iter().map(|known| known.book.clone()).collect::<Vec<_>>(), [book(1), book(2), book(3)]);
+    let uuids: Vec<_> = known.iter().map(|known| known.uuid).collect();
+    assert_eq!(uuids, [1, 2, 3].map(|number| book(number).uuid));
+    let records: Vec<_> = uuids.iter().map(|uuid| queue.book(LIBRARY, *uuid).unwrap().unwrap().book).collect();
+    assert_eq!(records, [book(1), book(2), book(3)]);
     assert_eq!(known[0].failed, [FailedFile::new(&book(1).file, "encrypted")]);
     assert_eq!((known[1].failed.len(), known[2].failed.len()), (0, 0));
     assert_eq!(queue.check_counters().unwrap(), Vec::<String>::new());
