@@ -286,14 +286,15 @@ fn a_state_of_the_first_schema_is_brought_up_to_date() {
         let book = book(number);
         old.execute(
             "INSERT INTO books (id, library_uuid, book_uuid, source, source_id, metadata, metadata_hash, format, path, \
-             data_id, size, mtime_us, added_us) VALUES (?1, ?2, ?3, 'calibre', ?1, ?4, 'm', 'EPUB', ?5, ?1, 1000, 5, ?6)",
+             data_id, size, mtime_us, added_us) VALUES (?1, ?2, ?3, 'calibre', ?1, ?4, ?7, 'EPUB', ?5, ?1, 1000, 5, ?6)",
             rusqlite::params![
                 number,
                 LIBRARY.to_string(),
                 book.uuid.to_string(),
                 serde_json::to_string(&book.metadata).unwrap(),
                 book.file.path.to_str().unwrap(),
-                book.added_us
+                book.added_us,
+                book.metadata.hash()
             ],
         )
         .unwrap();
