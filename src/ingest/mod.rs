@@ -167,6 +167,15 @@ enum Read {
     },
 }
 
+/// How far a job has come.
+pub enum Ran {
+    /// To its end, and the state says so.
+    Done(JobSummary),
+    /// The store took the new payloads, but they are not synced to disk and the state says nothing yet:
+    /// [`Ingestor::finish_written`] does both, for many at once.
+    Written(JobSummary),
+}
+
 /// What a finished job did, for the log line.
 #[derive(Debug, Clone)]
 pub struct JobSummary {
@@ -229,30 +238,36 @@ impl Timings {
 }
 
 impl Ingestor {
-    /// Runs one claimed job to its end, up to and including the state's `done`.
-    pub fn run(&self, job: &ClaimedJob) -> Result<JobSummary, JobError> {
+    /// Whether a job most likely comes to new payloads alone.
+    fn is_cheap(job: &ClaimedJob) -> bool {
+        job.kind == JobKind::Ingest && matches!(plan::need(job), Need::Keep { .. })
+    }
+
+    /// Runs one claimed job, as a rule up to and including the state's `done`.
+    pub fn run(&self, job: &ClaimedJob) -> Result<Ran, JobError> {
         let mut timings = Timings::default();
-        let (outcome, indexed) = match job.kind {
+        let summary = |(outcome, indexed), timings: Timings| {
+            let report = JobReport { outcome, timings: timings.0, device: self.embedder.info().device.clone() };
+            JobSummary { report, indexed }
+        };
+        let ended = match job.kind {
             JobKind::Remove => (self.remove(job, &mut timings)?, None),
             JobKind::Ingest => {
-                let (outcome, indexed) = self.ingest(job, &mut timings)?;
+                self.ensure_store()?;
+                if let Need::Keep { file, indexed } = plan::need(job)
+                    && let Some((outcome, indexed)) =
+                        self.update_payloads(&formats::reading(job, file), *indexed, &mut timings)?
+                {
+                    return Ok(Ran::Written(summary((outcome, Some(indexed)), timings)));
+                }
+                let (outcome, indexed) = self.read_and_embed(job, job.force, &mut timings)?;
                 (outcome, Some(indexed))
             }
         };
-        let report = JobReport { outcome, timings: timings.0, device: self.embedder.info().device.clone() };
-        let (id, done) = (job.id, report.clone());
+        let summary = summary(ended, timings);
+        let (id, done) = (job.id, summary.report.clone());
         self.queue.call(move |queue| queue.complete(id, &done, crate::clock::now_us()))??;
-        Ok(JobSummary { report, indexed })
-    }
-
-    fn ingest(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<(Outcome, IndexedState), JobError> {
-        self.ensure_store()?;
-        if let Need::Keep { file, indexed } = plan::need(job)
-            && let Some(kept) = self.keep(&formats::reading(job, file), *indexed, timings)?
-        {
-            return Ok(kept);
-        }
-        self.read_and_embed(job, job.force, timings)
+        Ok(Ran::Done(summary))
     }
 
     /// Reads the book; embeds it only if its text is not what the store holds already (or `force`).

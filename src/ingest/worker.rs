@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Ingestor, JobError, JobSummary};
+use super::{Ingestor, JobError, JobSummary, Ran};
 use crate::clock::now_us;
 use crate::domain::{Failure, FailureKind};
 use crate::queue::{ClaimedJob, JobKind, NextStep, Outcome, QueueError, QueueStats, QueueStopped};
@@ -17,6 +17,11 @@ const TICK: Duration = Duration::from_millis(100);
 const LONGEST_IDLE: Duration = Duration::from_secs(10);
 /// The longest pause after a dependency (store, mount) failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// So many jobs that only wrote payloads are ended together, or fewer where the first of them waited this long: what
+/// makes a job durable (a sync of the store, two of the state) costs a hundred times its work on a slow disk.
+const ENDED_TOGETHER: usize = 64;
+const ENDED_AFTER: Duration = Duration::from_secs(1);
 
 /// How workers run.
 #[derive(Debug, Clone, Copy)]
@@ -73,11 +78,66 @@ impl Workers {
     }
 }
 
+/// Jobs whose payloads are written, to be ended together.
+struct Written<'a, F> {
+    ingestor: &'a Ingestor,
+    on_finished: &'a F,
+    jobs: Vec<(ClaimedJob, JobSummary)>,
+    since: Instant,
+}
+
+impl<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)> Written<'_, F> {
+    fn add(&mut self, job: ClaimedJob, summary: JobSummary) {
+        if self.jobs.is_empty() {
+            self.since = Instant::now();
+        }
+        self.jobs.push((job, summary));
+        if self.jobs.len() >= ENDED_TOGETHER || self.since.elapsed() >= ENDED_AFTER {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        let jobs = std::mem::take(&mut self.jobs);
+        if jobs.is_empty() {
+            return;
+        }
+        let failure = match self.ingestor.finish_written(&jobs) {
+            Ok(()) => {
+                for (job, summary) in jobs {
+                    log_finished(&job, &summary);
+                    (self.on_finished)(&job, &Ok(summary));
+                }
+                return;
+            }
+            // The queue's thread has ended: they are found in work at the next start, and done again.
+            Err(JobError::Interrupted) => return,
+            Err(JobError::Failed(failure) | JobError::LibraryAway(failure)) => failure,
+        };
+        for (at, (job, _)) in jobs.iter().enumerate() {
+            report_failure(self.ingestor, job, &failure, at == 0);
+            (self.on_finished)(job, &Err(failure.clone()));
+        }
+    }
+}
+
 fn work(
     ingestor: &Ingestor,
     settings: WorkerSettings,
     fatal: &AtomicBool,
     on_finished: &impl Fn(&ClaimedJob, &Result<JobSummary, Failure>),
+) {
+    let mut written = Written { ingestor, on_finished, jobs: Vec::new(), since: Instant::now() };
+    claim_and_run(ingestor, settings, fatal, on_finished, &mut written);
+    written.end();
+}
+
+fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)>(
+    ingestor: &Ingestor,
+    settings: WorkerSettings,
+    fatal: &AtomicBool,
+    on_finished: &F,
+    written: &mut Written<F>,
 ) {
     let mut pause = Duration::ZERO;
     while !ingestor.stopping.load(Ordering::Relaxed) {
@@ -86,6 +146,7 @@ fn work(
         let job = match ingestor.queue.call(move |queue| queue.claim_except(now_us(), &closed)) {
             Ok(Ok(Some(job))) => job,
             Ok(Ok(None)) => {
+                written.end();
                 if settings.until_idle && nothing_in_work(ingestor) {
                     return;
                 }
@@ -95,6 +156,7 @@ fn work(
                 continue;
             }
             Ok(Err(error)) => {
+                written.end();
                 tracing::error!("the queue cannot be read: {error}");
                 if error.kind() == FailureKind::Fatal {
                     fatal.store(true, Ordering::Relaxed);
@@ -111,11 +173,20 @@ fn work(
                 return;
             }
         };
+        if !Ingestor::is_cheap(&job) {
+            // It may take hours.
+            written.end();
+        }
         ingestor.progress.start(&job, now_us());
         let result = catch_unwind(AssertUnwindSafe(|| ingestor.run(&job)));
         ingestor.progress.finish(job.id);
         let failure = match result {
-            Ok(Ok(summary)) => {
+            Ok(Ok(Ran::Written(summary))) => {
+                written.add(job, summary);
+                pause = Duration::ZERO;
+                continue;
+            }
+            Ok(Ok(Ran::Done(summary))) => {
                 log_finished(&job, &summary);
                 on_finished(&job, &Ok(summary));
                 pause = Duration::ZERO;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::progress::Stage;
-use super::{Ingestor, JobError, Parents, Timings, inventory, plan};
+use super::{Ingestor, JobError, JobSummary, Parents, Timings, inventory, plan};
 use crate::clock::now_us;
 use crate::domain::{CataloguePayload, Failure, FailureKind, Point, StoredPoint};
 use crate::queue::{ClaimedJob, IndexedState, Outcome};
@@ -98,9 +98,24 @@ impl Ingestor {
         self.on_store(self.store.checkpoint())
     }
 
-    /// The store's points stay; payloads are rewritten where the catalogue's data changed. None where the store does not
-    /// hold what the state says: the book has to be embedded again.
+    /// The store's points stay; payloads are rewritten where the catalogue's data changed, made durable, and recorded.
+    /// None where the store does not hold what the state says: the book has to be embedded again.
     pub(super) fn keep(
+        &self,
+        job: &ClaimedJob,
+        indexed: IndexedState,
+        timings: &mut Timings,
+    ) -> Result<Option<(Outcome, IndexedState)>, JobError> {
+        let Some((outcome, indexed)) = self.update_payloads(job, indexed, timings)? else { return Ok(None) };
+        if outcome == Outcome::PayloadOnly {
+            timings.measure("store", || self.on_store(self.store.checkpoint()))?;
+        }
+        self.record(job, &indexed)?;
+        Ok(Some((outcome, indexed)))
+    }
+
+    /// As [`Ingestor::keep`], but neither durable nor recorded.
+    pub(super) fn update_payloads(
         &self,
         job: &ClaimedJob,
         mut indexed: IndexedState,
@@ -109,19 +124,28 @@ impl Ingestor {
         self.step(job, Stage::Store)?;
         let catalogue = CataloguePayload::new(&job.book, &indexed.file_metadata, &indexed.content_hash);
         let metadata_hash = catalogue.hash();
-        let outcome = timings.measure("store", || -> Result<Option<Outcome>, JobError> {
+        timings.measure("store", || {
             let Some(ids) = self.settle(job, &indexed)? else { return Ok(None) };
             if indexed.metadata_hash == metadata_hash {
-                return Ok(Some(Outcome::Unchanged));
+                return Ok(Some((Outcome::Unchanged, indexed)));
             }
             self.on_store(self.store.set_catalogue(&ids, &catalogue))?;
+            indexed.metadata_hash = metadata_hash;
+            Ok(Some((Outcome::PayloadOnly, indexed)))
+        })
+    }
+
+    /// Ends jobs that only wrote payloads: the store syncs once for all of them, and only then the state says so, in one
+    /// transaction. A kill before that has them done again, which changes nothing.
+    pub fn finish_written(&self, written: &[(ClaimedJob, JobSummary)]) -> Result<(), JobError> {
+        if written.iter().any(|(_, summary)| summary.report.outcome == Outcome::PayloadOnly) {
             self.on_store(self.store.checkpoint())?;
-            Ok(Some(Outcome::PayloadOnly))
-        })?;
-        let Some(outcome) = outcome else { return Ok(None) };
-        indexed.metadata_hash = metadata_hash;
-        self.record(job, &indexed)?;
-        Ok(Some((outcome, indexed)))
+        }
+        let ended: Vec<_> = written
+            .iter()
+            .filter_map(|(job, summary)| Some((job.id, summary.indexed.clone()?, summary.report.clone())))
+            .collect();
+        Ok(self.queue.call(move |queue| queue.complete_written(&ended, now_us()))??)
     }
 
     /// Deletes what a crash left of other generations. The ids of the book's points; None where some are missing.

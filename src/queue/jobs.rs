@@ -138,28 +138,31 @@ impl Queue {
     /// [`QueueError::NotRunning`].
     pub fn complete(&mut self, job: JobId, report: &JobReport, now_us: i64) -> Result<(), QueueError> {
         let history = self.history;
-        let timings = rows::to_json("timings", &report.timings)?;
         let transaction = self.begin()?;
-        let running = running(&transaction, job)?;
-        transaction
-            .prepare_cached(
-                "UPDATE jobs SET state = 'done', outcome = ?2, device = ?3, timings = ?4, finished_us = ?5, \
-                 next_try_us = NULL, again = NULL, again_by_hand = 0, again_force = 0, last_error = NULL, \
-                 failure_kind = NULL, \
-                 title = ifnull((SELECT metadata ->> '$.title' FROM books WHERE id = jobs.book), title) WHERE id = ?1",
-            )?
-            .execute(params![job.0, report.outcome.as_str(), report.device, timings, now_us])?;
-        if report.outcome == Outcome::Removed {
-            books::set_indexed(&transaction, running.book, None, now_us)?;
-            if running.again.is_none() {
-                transaction
-                    .prepare_cached("DELETE FROM books WHERE id = ?1 AND excluded_us IS NULL")?
-                    .execute([running.book])?;
-            }
-        }
-        let again = running.again.is_some();
-        if let Some(Again { kind, by_hand, force }) = running.again {
-            apply::insert_job(&transaction, running.book, kind, by_hand, force, now_us)?;
+        let again = end(&transaction, job, report, now_us)?;
+        prune(&transaction, history)?;
+        commit(transaction)?;
+        self.work_added |= again;
+        Ok(())
+    }
+
+    /// Ends jobs that changed nothing but what the store has of their books, as [`Queue::record_written`] and
+    /// [`Queue::complete`] would one by one, all of them in one transaction.
+    ///
+    /// # Errors
+    /// [`QueueError::NotRunning`], where one of them is not; then none is ended.
+    pub fn complete_written(
+        &mut self,
+        jobs: &[(JobId, IndexedState, JobReport)],
+        now_us: i64,
+    ) -> Result<(), QueueError> {
+        let history = self.history;
+        let transaction = self.begin()?;
+        let mut again = false;
+        for (job, indexed, report) in jobs {
+            let running = running(&transaction, *job)?;
+            books::set_indexed(&transaction, running.book, Some(indexed), now_us)?;
+            again |= end(&transaction, *job, report, now_us)?;
         }
         prune(&transaction, history)?;
         commit(transaction)?;
@@ -238,6 +241,33 @@ impl Queue {
         self.work_added |= !left.is_empty();
         Ok(left.len())
     }
+}
+
+/// True where a change that came while the job ran is queued now.
+fn end(connection: &Connection, job: JobId, report: &JobReport, now_us: i64) -> Result<bool, QueueError> {
+    let timings = rows::to_json("timings", &report.timings)?;
+    let running = running(connection, job)?;
+    connection
+        .prepare_cached(
+            "UPDATE jobs SET state = 'done', outcome = ?2, device = ?3, timings = ?4, finished_us = ?5, \
+             next_try_us = NULL, again = NULL, again_by_hand = 0, again_force = 0, last_error = NULL, \
+             failure_kind = NULL, \
+             title = ifnull((SELECT metadata ->> '$.title' FROM books WHERE id = jobs.book), title) WHERE id = ?1",
+        )?
+        .execute(params![job.0, report.outcome.as_str(), report.device, timings, now_us])?;
+    if report.outcome == Outcome::Removed {
+        books::set_indexed(connection, running.book, None, now_us)?;
+        if running.again.is_none() {
+            connection
+                .prepare_cached("DELETE FROM books WHERE id = ?1 AND excluded_us IS NULL")?
+                .execute([running.book])?;
+        }
+    }
+    let again = running.again.is_some();
+    if let Some(Again { kind, by_hand, force }) = running.again {
+        apply::insert_job(connection, running.book, kind, by_hand, force, now_us)?;
+    }
+    Ok(again)
 }
 
 fn running(connection: &Connection, job: JobId) -> Result<Running, QueueError> {
