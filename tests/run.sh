@@ -8,6 +8,8 @@
 #
 # Sets for the tests: ALEXANDRIA_TEST_MODELS (a folder with minilm/ and me5-small-xlmr/) and ALEXANDRIA_TEST_CACHE
 # (a folder for what is fetched or slow to make, kept between runs). Both can be set from outside.
+# ALEXANDRIA_TEST_MOUNTS=required where everything is there that tests of real mounts need; elsewhere they are skipped,
+# and a line says so and why.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=packaging/toolchain.sh
@@ -19,6 +21,32 @@ need_program calibredb calibre
 need_program ebook-convert calibre
 need_program pdftotext poppler-utils
 need_program dpkg-deb dpkg
+
+# What tests of real mounts lack here; empty where they can run.
+lacking_for_mounts() {
+  local pair program package device
+  [ "$(id -u)" -eq 0 ] || { echo "mounts need root"; return; }
+  unshare --mount true 2>/dev/null || { echo "this machine (a container?) lets nobody mount"; return; }
+  for device in /dev/fuse /dev/loop-control; do
+    [ -c "$device" ] && : 2>/dev/null <"$device" || { echo "$device cannot be opened"; return; }
+  done
+  for pair in smbd:samba rclone:rclone fusermount3:fuse3 setpriv:util-linux losetup:mount mkfs.ext4:e2fsprogs \
+    e2fsck:e2fsprogs filefrag:e2fsprogs; do
+    program=${pair%%:*} package=${pair#*:}
+    have "$program" && continue
+    # Where systemd runs, installing Samba would start a file server for the network: a person decides that.
+    if can_install && { [ "$package" != samba ] || [ ! -d /run/systemd/system ]; }; then
+      say "installing $package (for $program)"
+      apt_install "$package" || true
+    fi
+    have "$program" || { echo "$program is missing (Debian package $package)"; return; }
+  done
+}
+PATH=$PATH:/usr/sbin:/sbin
+lacking=$(lacking_for_mounts)
+unset ALEXANDRIA_TEST_MOUNTS
+[ -n "$lacking" ] || export ALEXANDRIA_TEST_MOUNTS=required
+
 export ALEXANDRIA_TEST_MODELS="${ALEXANDRIA_TEST_MODELS:-$(cache_dir)/models}"
 export ALEXANDRIA_TEST_CACHE="${ALEXANDRIA_TEST_CACHE:-$(cache_dir)}"
 mkdir -p "$ALEXANDRIA_TEST_CACHE"
@@ -27,6 +55,8 @@ if can_install && [ ! -d "$ALEXANDRIA_TEST_CACHE/books" ]; then
   apt_get update -qq >/dev/null 2>&1 || say "apt-get update failed: the test books may not be found"
 fi
 python3 packaging/get_models.py "$ALEXANDRIA_TEST_MODELS" minilm me5-small-xlmr
+
+[ -z "$lacking" ] || say "SKIPPED: the tests of real mounts (smb::, some of trouble::): $lacking"
 
 # The runner's closing line counts what passed, failed and was skipped, so it comes last.
 if cargo nextest --version >/dev/null 2>&1; then

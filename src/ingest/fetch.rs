@@ -73,6 +73,13 @@ pub fn copy_to_scratch(request: &CopyRequest, steps: &Steps) -> Result<ScratchCo
                 Err(error) => CopyError::Library(error.to_string()),
             })
         }
+        // A file on a bad sector says what every file says when the server is gone. While the library answers it is the
+        // file's trouble alone: waited for as the library's, it would hold up every other book, for ever.
+        (Err(CopyError::Library(reason)), Some((kind, path))) => {
+            steps.step();
+            let answers = library::detect(path).is_ok_and(|found| found == *kind) && library::answers(path);
+            Err(if answers { CopyError::File(Failure::transient(reason)) } else { CopyError::Library(reason) })
+        }
         (copied, _) => copied,
     }
 }

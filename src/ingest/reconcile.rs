@@ -1,10 +1,11 @@
 //! Shelf to queue: takes a look at a library, compares it with the state, and records what changed.
 //!
-//! A look that fails changes nothing. Removals wait for the grace time, and a great many at once for a person.
+//! A look that fails removes nothing. Removals wait for the grace time, and a great many at once for a person.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -79,7 +80,12 @@ pub struct Reconciler {
     approved: Mutex<HashSet<Uuid>>,
     /// Those whose removal is queued: they are seen as gone until it is done.
     released: Mutex<HashSet<Uuid>>,
+    /// The steady clock and the wall clock at the last look.
+    clocks: Mutex<Option<(Instant, i64)>>,
 }
+
+/// The wall clock is believed while it keeps step with the steady one to this many microseconds.
+const CLOCK_JUMP_US: i64 = 30_000_000;
 
 impl Reconciler {
     pub fn new(queue: QueueHandle, settings: ReconcileSettings) -> Self {
@@ -90,6 +96,7 @@ impl Reconciler {
             held: Mutex::default(),
             approved: Mutex::default(),
             released: Mutex::default(),
+            clocks: Mutex::default(),
         }
     }
 
@@ -180,7 +187,11 @@ impl Reconciler {
             // the brake would let a small one go.
             return Err(LibraryError::Empty { path: self.settings.path.clone() }.into());
         }
+        let still_missing = comparison.still_missing();
         let mut absent = comparison.absent(now_us, self.settings.removal_grace_us);
+        if self.clock_jumped(Instant::now(), now_us) {
+            self.restart_graces(&mut absent, still_missing);
+        }
         let removals_waiting = self.hold_removals(&mut absent, known.len(), kind);
         record.take_in(absent)?;
         let library = record.library()?;
@@ -264,6 +275,24 @@ impl Reconciler {
             }
             Ok::<_, QueueError>(library)
         })??)
+    }
+
+    /// Whether the wall clock was set since the last look, by more than clocks drift.
+    fn clock_jumped(&self, steady: Instant, now_us: i64) -> bool {
+        let before = lock(&self.clocks).replace((steady, now_us));
+        before.is_some_and(|(steady_before, before_us)| {
+            let passed = i64::try_from(steady.saturating_duration_since(steady_before).as_micros()).unwrap_or(i64::MAX);
+            (now_us - before_us - passed).abs() > CLOCK_JUMP_US
+        })
+    }
+
+    /// Has every book that is still missing found missing anew, but for those whose removal is under way: by a clock that
+    /// was set forward its grace would be over at once.
+    fn restart_graces(&self, changes: &mut Vec<Change>, still_missing: Vec<Uuid>) {
+        let released = lock(&self.released);
+        let anew: HashSet<Uuid> = still_missing.into_iter().filter(|uuid| !released.contains(uuid)).collect();
+        changes.retain(|change| !matches!(change, Change::Gone(uuid) | Change::Missing(uuid) if anew.contains(uuid)));
+        changes.extend(anew.into_iter().flat_map(|uuid| [Change::Returned(uuid), Change::Missing(uuid)]));
     }
 
     /// Takes removals out of the changes where they must not happen; returns how many wait for a person.
@@ -390,6 +419,26 @@ mod tests {
         let mut changes = gone(0..12);
         assert_eq!(reconciler.hold_removals(&mut changes, known, LibraryKind::Calibre), 0);
         assert_eq!(changes.len(), 12);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_ends_no_grace() {
+        const HOUR_US: i64 = 3_600_000_000;
+        let reconciler = reconciler();
+        let start = Instant::now();
+        let after = |seconds: u64| start + std::time::Duration::from_secs(seconds);
+        assert!(!reconciler.clock_jumped(start, 0), "the first look has nothing to compare with");
+        assert!(!reconciler.clock_jumped(after(600), 600_000_000));
+        assert!(reconciler.clock_jumped(after(602), 602_000_000 + HOUR_US));
+        assert!(!reconciler.clock_jumped(after(604), 604_000_000 + HOUR_US));
+        assert!(reconciler.clock_jumped(after(606), 606_000_000), "and back");
+        // One is under way, one waits.
+        lock(&reconciler.released).insert(Uuid::from_u128(0));
+        let mut changes = vec![gone(0..1).remove(0), gone(2..3).remove(0)];
+        reconciler.restart_graces(&mut changes, vec![Uuid::from_u128(0), Uuid::from_u128(2)]);
+        let waits = Uuid::from_u128(2);
+        let expected = [Change::Gone(Uuid::from_u128(0)), Change::Returned(waits), Change::Missing(waits)];
+        assert_eq!(changes, expected);
     }
 
     #[test]

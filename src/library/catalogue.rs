@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::calibre::{self, CatalogueBook, FormatRow};
-use super::files::{FileState, in_order, inside, not_in_order, stat_file, why_none};
+use super::files::{FileState, UNFINISHED_US, in_order, inside, not_in_order, stat_file, why_none};
 use super::{DATABASE, LibraryError, LookRequest, Seen};
 use crate::clock::now_us;
 use crate::domain::{Book, BookFile, KnownBook, PassedOver, Sighting, Source};
@@ -112,7 +112,10 @@ fn find_files(
         let before = known.and_then(|known| known.files().find(same_row));
         let seen = match before {
             Some(before) if !request.full || found_usable => FileSeen::Whole(before.clone()),
-            _ => see(request, format, path.clone(), now_us)?,
+            _ => {
+                let replaced = known.and_then(|known| known.files().find(|file| file.path == path));
+                see(request, format, path.clone(), replaced, now_us)?
+            }
         };
         let file = match (seen, before, known) {
             (FileSeen::Whole(file), ..) => file,
@@ -146,13 +149,30 @@ fn path_of(request: &LookRequest, row: &CatalogueBook, format: &FormatRow) -> Op
     (!format.name.contains('/')).then_some(path)
 }
 
-fn see(request: &LookRequest, row: &FormatRow, path: PathBuf, now_us: i64) -> Result<FileSeen, LibraryError> {
+/// `replaced` is what was known of a file at that place.
+fn see(
+    request: &LookRequest,
+    row: &FormatRow,
+    path: PathBuf,
+    replaced: Option<&BookFile>,
+    now_us: i64,
+) -> Result<FileSeen, LibraryError> {
     let not_now = |reason: String, settled: bool| FileSeen::NotNow { reason, settled };
+    // A client that holds a lease on a file may show its old size and time for seconds after the row says that Calibre
+    // has replaced it. Taken as the new file, it would be read as it was, and not again before the next full look.
+    let is_late = |size: u64, mtime_us: i64| {
+        replaced.is_some_and(|old| {
+            old.data_id != Some(row.id) && (old.size, old.mtime_us) == (size, mtime_us) && size != row.size
+        })
+    };
     Ok(match stat_file(request.path, &path, request.heartbeat)? {
         // The size in the catalogue is what Calibre wrote. Another size is a writer at work, or, once the file has
         // come to rest, a file that another program replaced.
-        FileState::There(stat) if stat.size != row.size && stat.is_fresh(now_us) => {
+        FileState::There(stat) if stat.size != row.size && stat.is_younger_than(UNFINISHED_US, now_us) => {
             not_now(format!("its file {} is still being written", path.display()), false)
+        }
+        FileState::There(stat) if is_late(stat.size, stat.mtime_us) => {
+            not_now(format!("its file {} is not seen as Calibre left it yet", path.display()), false)
         }
         FileState::There(stat) => FileSeen::Whole(BookFile {
             format: row.format.clone(),
@@ -162,6 +182,111 @@ fn see(request: &LookRequest, row: &FormatRow, path: PathBuf, now_us: i64) -> Re
             mtime_us: stat.mtime_us,
         }),
         FileState::Absent => not_now(format!("its file {} is not there", path.display()), false),
-        FileState::Unusable(why) => not_now(format!("its file {} {why}", path.display()), true),
+        FileState::Unusable { why, may_pass } => not_now(format!("its file {} {why}", path.display()), !may_pass),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::domain::{LibraryKind, Metadata};
+    use crate::library::Heartbeat;
+
+    /// A library of one book with one file.
+    struct Shelf {
+        folder: tempfile::TempDir,
+        known: Option<KnownBook>,
+    }
+
+    impl Shelf {
+        fn new() -> Self {
+            Self { folder: tempfile::tempdir().unwrap(), known: None }
+        }
+
+        fn file(&self) -> PathBuf {
+            self.folder.path().join("A/B (1)/B.epub")
+        }
+
+        fn write(&self, content: &str, age: Duration) {
+            fs::create_dir_all(self.file().parent().unwrap()).unwrap();
+            fs::write(self.file(), content).unwrap();
+            File::options().append(true).open(self.file()).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        }
+
+        /// What is found of the book whose row has that id and size, and whether all is settled.
+        fn find(&self, data_id: i64, size: u64, full: bool) -> (BookFile, bool) {
+            let row = CatalogueBook {
+                id: 1,
+                uuid: Uuid::from_u128(1),
+                path: "A/B (1)".into(),
+                added_us: 0,
+                metadata: Metadata::default(),
+                formats: vec![FormatRow { id: data_id, format: "EPUB".into(), size, name: "B".into() }],
+            };
+            let request = LookRequest {
+                path: self.folder.path(),
+                kind: LibraryKind::Calibre,
+                folder_uuid: None,
+                expected: None,
+                formats: &["EPUB".to_owned()],
+                why_unread: |_| None,
+                scratch_dir: Path::new("/nonexistent"),
+                full,
+                heartbeat: &Heartbeat::default(),
+            };
+            match find_files(&request, &row, self.known.as_ref(), now_us()).unwrap() {
+                Found::Files { file, settled, .. } => (file, settled),
+                Found::Nothing { reason, .. } => panic!("{reason}"),
+            }
+        }
+
+        /// The size and id of the file that is found, and whether all is settled.
+        fn look(&self, data_id: i64, size: u64, full: bool) -> (u64, Option<i64>, bool) {
+            let (file, settled) = self.find(data_id, size, full);
+            (file.size, file.data_id, settled)
+        }
+    }
+
+    #[test]
+    fn a_replaced_file_that_the_client_still_shows_as_it_was_is_waited_for() {
+        const OLD: Duration = Duration::from_secs(5000);
+        let mut shelf = Shelf::new();
+        shelf.write("old", OLD);
+        let (file, _) = shelf.find(7, 3, false);
+        shelf.known = Some(KnownBook::new(&Book {
+            uuid: Uuid::from_u128(1),
+            library_uuid: Uuid::from_u128(9),
+            source: Source::Calibre(1),
+            metadata: Metadata::default(),
+            file,
+            others: Vec::new(),
+            unread: Vec::new(),
+            added_us: 0,
+        }));
+        assert_eq!(shelf.look(7, 3, false), (3, Some(7), true));
+        // The row is Calibre's new one, the file is seen as it was: by an ordinary look as by a full one.
+        for full in [false, true] {
+            assert_eq!(shelf.look(8, 11, full), (3, Some(7), false), "full: {full}");
+        }
+        // The lease is over.
+        shelf.write("new content", Duration::from_secs(3));
+        assert_eq!(shelf.look(8, 11, false), (11, Some(8), true));
+        // A restored catalogue has new rows for files that nobody touched.
+        shelf.write("old", OLD);
+        assert_eq!(shelf.look(8, 3, false), (3, Some(8), true));
+    }
+
+    #[test]
+    fn a_file_of_another_size_than_its_row_is_waited_for_while_it_is_young() {
+        let shelf = Shelf::new();
+        shelf.write("whole", Duration::from_secs(1));
+        assert_eq!(shelf.look(7, 5, false), (5, Some(7), true));
+        // Another program replaced it behind Calibre's back, long ago.
+        shelf.write("longer than the row says", Duration::from_secs(100));
+        assert_eq!(shelf.look(7, 5, false), (24, Some(7), true));
+    }
 }

@@ -63,15 +63,24 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    /// At the end of a complete look: the books that were missing before and are still.
+    pub fn still_missing(&self) -> Vec<Uuid> {
+        let absent = self.known.iter().zip(&self.present).filter(|(_, present)| !**present);
+        absent.filter(|(known, _)| known.missing_since_us.is_some()).map(|(known, _)| known.uuid).collect()
+    }
+
     /// The end of a complete look: the books that it did not see.
     ///
     /// A book is [`Change::Gone`] when it was found missing `grace_us` before `now_us` and is still absent; never at
-    /// the first look that misses it, whatever the grace.
+    /// the first look that misses it, whatever the grace. One found missing in the future, by a clock that jumped back
+    /// since, is missing from now on.
     pub fn absent(self, now_us: i64, grace_us: i64) -> Vec<Change> {
         let absent = self.known.iter().zip(&self.present).filter(|(_, present)| !**present);
         absent
             .filter_map(|(known, _)| match known.missing_since_us {
                 None => Some(Change::Missing(known.uuid)),
+                // The grace would last as long as the clock jumped.
+                Some(since_us) if since_us > now_us => Some(Change::Missing(known.uuid)),
                 Some(since_us) if since_us <= now_us.saturating_sub(grace_us) => Some(Change::Gone(known.uuid)),
                 Some(_) => None,
             })
@@ -210,8 +219,23 @@ mod tests {
         };
         assert_eq!(look(0, 0), [Change::Missing(gone)], "even without a grace");
         assert_eq!(look(GRACE_US - 1, GRACE_US), []);
-        assert_eq!(look(-5, GRACE_US), [], "a clock that jumped back removes nothing");
         assert_eq!(look(GRACE_US, GRACE_US), [Change::Gone(gone)]);
+    }
+
+    #[test]
+    fn a_clock_that_jumped_back_lengthens_the_grace_by_no_more_than_a_grace() {
+        const HOUR_US: i64 = 3_600_000_000;
+        let mut state = vec![known(book(1, 1, 1, 1))];
+        let gone = Uuid::from_u128(2);
+        let mut look = |now_us: i64| {
+            let changes = diff(&state, &shelf(vec![]), now_us, GRACE_US);
+            state = apply(&state, &changes, now_us);
+            changes
+        };
+        assert_eq!(look(HOUR_US), [Change::Missing(gone)]);
+        assert_eq!(look(5), [Change::Missing(gone)], "nothing is removed, the grace begins anew");
+        assert_eq!(look(GRACE_US), []);
+        assert_eq!(look(5 + GRACE_US), [Change::Gone(gone)], "ten minutes later, not an hour");
     }
 
     #[test]

@@ -106,6 +106,12 @@ pub fn is_mount_trouble(error: &io::Error) -> bool {
             | Errno::EAGAIN
             | Errno::ENODEV
             | Errno::EPIPE
+            | Errno::ESHUTDOWN
+            | Errno::ENOLINK
+            // The session's key is gone (cifs and NFS with Kerberos).
+            | Errno::ENOKEY
+            | Errno::EKEYEXPIRED
+            | Errno::EKEYREVOKED
     )
 }
 

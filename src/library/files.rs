@@ -13,14 +13,21 @@ use super::{Heartbeat, LibraryError};
 /// A file touched more recently than this may still be growing. Two seconds are the coarsest time stamps in use (FAT).
 pub(super) const FRESH_US: i64 = 2_000_000;
 
+/// A file of another size than the catalogue says is waited for until it has been at rest so long: what writes it may
+/// pause. After that it is what it is.
+pub(super) const UNFINISHED_US: i64 = 60_000_000;
+
 /// What one stat call says about a book's file.
 #[derive(Debug)]
 pub(super) enum FileState {
     There(FileStat),
     /// Not there at this moment: being renamed, or removed behind the catalogue's back.
     Absent,
-    /// There, but not for us: a directory of that name, no permission.
-    Unusable(String),
+    /// There, but not to be read: a directory of that name; or, where that may pass, no permission.
+    Unusable {
+        why: String,
+        may_pass: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +47,12 @@ impl FileStat {
 
     /// Whether the file may still be being written. A time far in the future is a wrong clock, not a writer.
     pub(super) fn is_fresh(&self, now_us: i64) -> bool {
-        (now_us - self.mtime_us).abs() < FRESH_US
+        self.is_younger_than(FRESH_US, now_us)
+    }
+
+    /// Whether the file changed so recently. A time further in the future than that is a wrong clock.
+    pub(super) fn is_younger_than(&self, age_us: i64, now_us: i64) -> bool {
+        now_us.saturating_sub(self.mtime_us).saturating_abs() < age_us
     }
 }
 
@@ -49,12 +61,13 @@ pub(super) fn stat_file(library: &Path, file: &Path, heartbeat: &Heartbeat) -> R
     heartbeat.beat();
     match fs::metadata(file) {
         Ok(stat) if stat.is_file() => Ok(FileState::There(FileStat::from_metadata(&stat))),
-        Ok(_) => Ok(FileState::Unusable("is not a regular file".to_owned())),
+        Ok(_) => Ok(FileState::Unusable { why: "is not a regular file".to_owned(), may_pass: false }),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(FileState::Absent)
         }
         Err(error) if is_mount_trouble(&error) => Err(LibraryError::from_io(library, error)),
-        Err(error) => Ok(FileState::Unusable(format!("cannot be read ({error})"))),
+        // Permissions that are set right again leave no trace in the catalogue.
+        Err(error) => Ok(FileState::Unusable { why: format!("cannot be read ({error})"), may_pass: true }),
     }
 }
 

@@ -27,6 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -76,6 +77,12 @@ pub fn detect(path: &Path) -> Result<LibraryKind, LibraryError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LibraryKind::Folder),
         Err(error) => Err(LibraryError::from_io(path, error)),
     }
+}
+
+/// Whether the library's server answers just now: asked for a name that nothing on the way can have in its cache.
+pub fn answers(path: &Path) -> bool {
+    let probe = path.join(format!(".alexandria-{}", Uuid::new_v4().simple()));
+    fs::symlink_metadata(probe).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A library that is there and is the right one, ready to be looked at once.
@@ -208,25 +215,62 @@ pub fn signature(path: &Path) -> Result<Signature, LibraryError> {
 }
 
 /// When the library last answered a call that is still going on. Clones share one value.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Heartbeat {
-    /// Microseconds since the epoch; 0 while nobody waits for the library.
-    waiting_since_us: Arc<AtomicI64>,
+    /// What the beats are counted from: the wall clock may jump while a call hangs.
+    origin: Instant,
+    /// Microseconds after `origin`; negative while nobody waits for the library.
+    waiting_since: Arc<AtomicI64>,
 }
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { origin: Instant::now(), waiting_since: Arc::new(AtomicI64::new(RESTING)) }
+    }
+}
+
+/// Of [`Heartbeat::waiting_since`].
+const RESTING: i64 = -1;
 
 impl Heartbeat {
     /// A call into the library is about to be made.
     pub fn beat(&self) {
-        self.waiting_since_us.store(crate::clock::now_us(), Ordering::Relaxed);
+        self.waiting_since.store(self.elapsed_us(), Ordering::Relaxed);
     }
 
     /// Nobody waits for the library.
     pub fn rest(&self) {
-        self.waiting_since_us.store(0, Ordering::Relaxed);
+        self.waiting_since.store(RESTING, Ordering::Relaxed);
     }
 
-    /// Since when the present call has not returned, microseconds since the epoch; None where none is going on.
+    /// Since when the present call has not returned, microseconds since the epoch by the clock as it goes now; None
+    /// where none is going on.
     pub fn waiting_since_us(&self) -> Option<i64> {
-        Some(self.waiting_since_us.load(Ordering::Relaxed)).filter(|since_us| *since_us != 0)
+        let since = Some(self.waiting_since.load(Ordering::Relaxed)).filter(|since| *since != RESTING)?;
+        Some(crate::clock::now_us() - (self.elapsed_us() - since))
+    }
+
+    fn elapsed_us(&self) -> i64 {
+        i64::try_from(self.origin.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_tells_since_when_a_call_waits_and_clones_share_it() {
+        let heartbeat = Heartbeat::default();
+        assert_eq!(heartbeat.waiting_since_us(), None);
+        let watching = heartbeat.clone();
+        heartbeat.beat();
+        std::thread::sleep(Duration::from_millis(30));
+        let waited = crate::clock::now_us() - watching.waiting_since_us().unwrap();
+        assert!((20_000..10_000_000).contains(&waited), "{waited} us");
+        heartbeat.rest();
+        assert_eq!(watching.waiting_since_us(), None);
     }
 }

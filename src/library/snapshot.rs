@@ -28,11 +28,13 @@ pub(super) struct Patience {
     pub wait: Duration,
     /// A journal older than this, unchanged, is a crashed Calibre's: it is copied too, and rolled back in the copy.
     pub hot_after: Duration,
+    /// It must have been seen unchanged so long, too: by the clock of a server that is behind every journal is old.
+    pub hot_seen: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { wait: Duration::from_secs(5), hot_after: Duration::from_secs(60) }
+        Self { wait: Duration::from_secs(5), hot_after: Duration::from_secs(60), hot_seen: Duration::from_secs(2) }
     }
 }
 
@@ -104,9 +106,10 @@ pub(super) fn copy_database(
     let started = Instant::now();
     let mut pause = Duration::from_millis(20);
     let mut damaged = 0;
+    let mut journal_seen = None;
     loop {
         heartbeat.beat();
-        let trouble = match try_copy(&database, scratch, patience) {
+        let trouble = match try_copy(&database, scratch, patience, &mut journal_seen) {
             Ok(copy) => return Ok(copy),
             Err(error @ LibraryError::Busy { .. }) => error,
             // A damaged copy may be a torn one: a server's cache can show parts of different times.
@@ -124,10 +127,18 @@ pub(super) fn copy_database(
     }
 }
 
-fn try_copy(database: &Path, scratch: &Path, patience: Patience) -> Result<DatabaseCopy, LibraryError> {
+/// `journal_seen`: the journal of the tries before, and since when it is as it is.
+fn try_copy(
+    database: &Path,
+    scratch: &Path,
+    patience: Patience,
+    journal_seen: &mut Option<(Stamp, Instant)>,
+) -> Result<DatabaseCopy, LibraryError> {
     let reading = |source| LibraryError::from_io(database, source);
     let busy = |reason: &str| LibraryError::Busy { path: database.to_owned(), reason: reason.to_owned() };
     let scratch_error = |source| LibraryError::Scratch { path: scratch.to_owned(), source };
+    // tempfile's own words name a directory of a new name at each try: to the log each would be another trouble.
+    let no_directory = |source: io::Error| scratch_error(io::Error::from(source.kind()));
 
     let journal = sibling(database, "-journal");
     let wal = sibling(database, "-wal");
@@ -139,11 +150,16 @@ fn try_copy(database: &Path, scratch: &Path, patience: Patience) -> Result<Datab
 
     let before = look().map_err(reading)?;
     let (journal_before, wal_before) = before.0;
-    if journal_before.is_some_and(|stamp| stamp.age() < patience.hot_after) {
+    let now = Instant::now();
+    *journal_seen = journal_before.map(|stamp| match *journal_seen {
+        Some((before, since)) if before == stamp => (stamp, since),
+        _ => (stamp, now),
+    });
+    if journal_seen.is_some_and(|(stamp, since)| stamp.age() < patience.hot_after || now - since < patience.hot_seen) {
         return Err(busy("a transaction is open"));
     }
 
-    let directory = tempfile::Builder::new().prefix(COPY_PREFIX).tempdir_in(scratch).map_err(scratch_error)?;
+    let directory = tempfile::Builder::new().prefix(COPY_PREFIX).tempdir_in(scratch).map_err(no_directory)?;
     let copy = directory.path().join(super::DATABASE);
     let copied = copy_file(database, &copy, reading, scratch_error)?;
     if journal_before.is_some() {
@@ -258,7 +274,11 @@ mod tests {
     }
 
     fn patience(wait_ms: u64) -> Patience {
-        Patience { wait: Duration::from_millis(wait_ms), hot_after: Duration::from_secs(60) }
+        Patience {
+            wait: Duration::from_millis(wait_ms),
+            hot_after: Duration::from_secs(60),
+            hot_seen: Duration::from_millis(wait_ms / 2),
+        }
     }
 
     fn value(copy: &DatabaseCopy) -> i64 {
@@ -295,6 +315,41 @@ mod tests {
         assert_eq!(fs::read(&database).unwrap(), before, "the library's own file is not touched");
         writer.execute_batch("COMMIT").unwrap();
         assert_eq!(value(&copy().unwrap()), 2);
+    }
+
+    #[test]
+    fn an_old_journal_that_changes_is_a_writer_on_a_server_whose_clock_is_behind() {
+        let (library, scratch) = library();
+        let journal = library.path().join("metadata.db-journal");
+        let grow = || {
+            let mut file = File::options().create(true).append(true).open(&journal).unwrap();
+            io::Write::write_all(&mut file, &[7; 600]).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        };
+        grow();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for _ in 0..60 {
+                    grow();
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+            let copy = copy_database(library.path(), scratch.path(), patience(400), &Heartbeat::default());
+            assert!(matches!(copy, Err(LibraryError::Busy { .. })));
+            writer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_working_directory_that_takes_nothing_is_always_described_alike() {
+        let (library, _) = library();
+        let told = || {
+            let scratch = Path::new("/proc/nowhere");
+            let copy = copy_database(library.path(), scratch, patience(50), &Heartbeat::default());
+            copy.map(drop).unwrap_err().to_string()
+        };
+        assert!(told().contains("/proc/nowhere"), "{}", told());
+        assert_eq!(told(), told());
     }
 
     #[test]

@@ -253,10 +253,12 @@ fn apply_one(
 }
 
 fn mark_missing(connection: &Connection, key: &BookKey, now_us: i64, applied: &mut Applied) -> Result<(), QueueError> {
-    if !key.missing {
-        connection.execute("UPDATE books SET missing_since_us = ?2 WHERE id = ?1", params![key.id, now_us])?;
-        applied.missing += 1;
-    }
+    // One that is marked in the future, by a clock that jumped back since, is missing from now on.
+    let marked = connection.execute(
+        "UPDATE books SET missing_since_us = ?2 WHERE id = ?1 AND ifnull(missing_since_us > ?2, 1)",
+        params![key.id, now_us],
+    )?;
+    applied.missing += if key.missing { 0 } else { marked };
     Ok(())
 }
 

@@ -39,6 +39,10 @@ impl Queue {
         if self.paused()? {
             return Ok(None);
         }
+        if now_us < self.latest_claim_us {
+            self.shorten_waits(now_us)?;
+        }
+        self.latest_claim_us = now_us;
         let transaction = self.begin()?;
         transaction
             .prepare_cached(
@@ -239,7 +243,35 @@ impl Queue {
         }
         commit(transaction)?;
         self.work_added |= !left.is_empty();
+        // The clock may have been set back while nobody looked.
+        self.shorten_waits(now_us)?;
         Ok(left.len())
+    }
+
+    /// Lets no job wait longer from now on than the rules have it wait after that many attempts: what is due later was
+    /// reckoned by a clock that was set back since.
+    fn shorten_waits(&mut self, now_us: i64) -> Result<(), QueueError> {
+        let rules = self.rules;
+        let waiting: Vec<u32> = {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT DISTINCT attempts FROM jobs WHERE state = 'queued' AND next_try_us IS NOT NULL AND next_try_us > ?1",
+            )?;
+            statement.query_map([now_us], |row| row.get(0))?.collect::<Result<_, _>>()?
+        };
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.begin()?;
+        for attempts in waiting {
+            let latest_us = retry::latest_try_us(attempts, &rules, now_us);
+            transaction
+                .prepare_cached(
+                    "UPDATE jobs SET next_try_us = ?2 \
+                     WHERE state = 'queued' AND next_try_us IS NOT NULL AND next_try_us > ?2 AND attempts = ?1",
+                )?
+                .execute(params![attempts, latest_us])?;
+        }
+        commit(transaction)
     }
 }
 

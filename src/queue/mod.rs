@@ -60,6 +60,8 @@ pub struct Queue {
     history: i64,
     /// Set whenever a job may have become claimable, so that nobody has to remember to wake the workers.
     work_added: bool,
+    /// The latest time a claim was made at: one that is earlier tells of a clock that jumped back.
+    latest_claim_us: i64,
 }
 
 impl Queue {
@@ -82,7 +84,7 @@ impl Queue {
     fn with(connection: Connection, path: PathBuf) -> Queue {
         // As many as the module has statements: none is ever compiled twice.
         connection.set_prepared_statement_cache_capacity(128);
-        Queue { connection, path, rules: RetryRules::default(), history: HISTORY, work_added: true }
+        Queue { connection, path, rules: RetryRules::default(), history: HISTORY, work_added: true, latest_claim_us: 0 }
     }
 
     /// Where the file is.

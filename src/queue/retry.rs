@@ -60,6 +60,11 @@ pub fn decide_after_death(attempts: u32, rules: &RetryRules, now_us: i64) -> Nex
     }
 }
 
+/// When a job that waits after so many attempts is tried again at the latest, microseconds since the epoch.
+pub fn latest_try_us(attempts: u32, rules: &RetryRules, now_us: i64) -> i64 {
+    now_us.saturating_add(wait_us(attempts, rules))
+}
+
 /// The wait after the given number of attempts, in microseconds.
 fn wait_us(attempts: u32, rules: &RetryRules) -> i64 {
     let factor = 4_u32.saturating_pow(attempts.saturating_sub(1));
@@ -86,6 +91,14 @@ mod tests {
         assert_eq!(decide(FailureKind::Transient, 3, &RULES, 0), NextStep::Parked);
         let patient = RetryRules { max_attempts: u32::MAX, ..RULES };
         assert_eq!(decide(FailureKind::Transient, 1000, &patient, 0), NextStep::RetryAt(10_000_000));
+    }
+
+    #[test]
+    fn no_wait_ends_later_than_the_rules_say() {
+        for (attempts, seconds) in [(0, 1), (1, 1), (2, 4), (3, 10), (u32::MAX, 10)] {
+            assert_eq!(latest_try_us(attempts, &RULES, 7), 7 + seconds * 1_000_000, "{attempts}");
+        }
+        assert_eq!(latest_try_us(1, &RULES, i64::MAX), i64::MAX);
     }
 
     #[test]

@@ -13,12 +13,21 @@ pub struct Daemon {
     pub place: TempDir,
     child: Option<Child>,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
+    /// Runs the program as this user, where that is another one.
+    user: Option<u32>,
 }
 
 impl Daemon {
     /// With the fake embedder and the embedded store; nothing is started. Timers are short.
     pub fn new(library: &Path) -> Self {
-        let mut daemon = Self { place: tempfile::tempdir().unwrap(), child: None, settings: Vec::new() };
+        let mut daemon = Self {
+            place: tempfile::tempdir().unwrap(),
+            child: None,
+            settings: Vec::new(),
+            environment: Vec::new(),
+            user: None,
+        };
         daemon.set("library.path", library.to_str().unwrap());
         daemon.set("embedding.model", "fake");
         daemon.set("library.removal_grace_seconds", "1");
@@ -28,6 +37,19 @@ impl Daemon {
     /// Sets one key for the following starts and one-shot verbs.
     pub fn set(&mut self, key: &str, value: &str) {
         self.settings.push(format!("{key}={value}"));
+    }
+
+    /// Sets a variable of the environment for the following starts.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// From the next start on, an unprivileged user runs the service. Only root can ask for that.
+    pub fn run_as(&mut self, user: u32) {
+        // The build's own directory may be closed to others.
+        fs::copy(env!("CARGO_BIN_EXE_alexandria-ingestd"), self.place.path().join("program")).unwrap();
+        std::os::unix::fs::chown(self.place.path(), Some(user), Some(user)).unwrap();
+        self.user = Some(user);
     }
 
     pub fn state_dir(&self) -> PathBuf {
@@ -44,8 +66,17 @@ impl Daemon {
 
     /// The program with this daemon's settings, in an environment of its own.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_alexandria-ingestd"));
+        let mut command = match self.user {
+            None => Command::new(env!("CARGO_BIN_EXE_alexandria-ingestd")),
+            Some(user) => {
+                let mut command = Command::new("setpriv");
+                command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
+                command.arg(self.place.path().join("program"));
+                command
+            }
+        };
         command.env_clear().env("HOME", self.place.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("--set").arg(format!("state_dir={}", self.state_dir().display()));
         for setting in &self.settings {
             command.arg("--set").arg(setting);
@@ -76,19 +107,29 @@ impl Daemon {
 
     /// SIGTERM; the exit code and the seconds it took.
     pub fn stop(&mut self) -> (Option<i32>, f64) {
-        let mut child = self.child.take().expect("the service runs");
+        self.signal("TERM");
+        let ended = self.wait(Duration::from_secs(60));
+        ended.unwrap_or_else(|| {
+            let _ = self.child.as_mut().unwrap().kill();
+            panic!("the service does not stop:\n{}", self.log());
+        })
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.child.as_ref().expect("the service runs"), name);
+    }
+
+    /// Waits for the service to end by itself; the exit code and the seconds it took. None where it does not.
+    pub fn wait(&mut self, patience: Duration) -> Option<(Option<i32>, f64)> {
         let started = Instant::now();
-        signal(&child, "TERM");
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                return (status.code(), started.elapsed().as_secs_f64());
-            }
-            if started.elapsed() > Duration::from_secs(60) {
-                let _ = child.kill();
-                panic!("the service does not stop:\n{}", self.log());
+        while started.elapsed() < patience {
+            if let Some(status) = self.child.as_mut().expect("the service runs").try_wait().unwrap() {
+                self.child = None;
+                return Some((status.code(), started.elapsed().as_secs_f64()));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        None
     }
 
     /// SIGKILL.
