@@ -84,7 +84,7 @@ impl Parts {
         };
         match store.ensure_collection(&spec) {
             Ok(Ensured::Present) => {}
-            Ok(Ensured::Created) => {
+            Ok(Ensured::Empty) => {
                 queue.forget_indexed(now_us())?;
             }
             Err(error @ StoreError::Unavailable { .. }) => tracing::warn!("{error}; books wait until it answers"),

@@ -162,4 +162,6 @@ pub struct StoredPoint {
     /// Children of the chapter.
     pub children: usize,
     pub tokens: usize,
+    /// The chapter bears the book's title, for want of one of its own.
+    pub named_after_book: bool,
 }

@@ -63,7 +63,7 @@ impl Ingestor {
             JobError::Failed(Failure::dependency(error))
         };
         if !self.store_watch.is_ensured() {
-            if self.store.ensure_collection(&self.collection).map_err(waits)? == Ensured::Created {
+            if self.store.ensure_collection(&self.collection).map_err(waits)? == Ensured::Empty {
                 self.queue.call(|queue| queue.forget_indexed(now_us()))??;
             }
             if let Some(since_us) = self.store_watch.ensured() {
@@ -125,11 +125,18 @@ impl Ingestor {
         let catalogue = CataloguePayload::new(&job.book, &indexed.file_metadata, &indexed.content_hash);
         let metadata_hash = catalogue.hash();
         timings.measure("store", || {
-            let Some(ids) = self.settle(job, &indexed)? else { return Ok(None) };
+            let Some(held) = self.settle(job, &indexed)? else { return Ok(None) };
             if indexed.metadata_hash == metadata_hash {
                 return Ok(Some((Outcome::Unchanged, indexed)));
             }
-            self.on_store(self.store.set_catalogue(&ids, &catalogue))?;
+            if !indexed.metadata_hash.is_empty() {
+                // The edit may be taken back while only a part of the points has it.
+                self.record(job, &IndexedState { metadata_hash: String::new(), ..indexed.clone() })?;
+            }
+            let ids: Vec<_> = held.iter().map(|point| point.id).collect();
+            let named_after_book = indexed.sections == 1 && held.iter().any(|point| point.named_after_book);
+            let section_name = named_after_book.then_some(catalogue.book_title.as_str());
+            self.on_store(self.store.set_catalogue(&ids, &catalogue, section_name))?;
             indexed.metadata_hash = metadata_hash;
             Ok(Some((Outcome::PayloadOnly, indexed)))
         })
@@ -148,8 +155,8 @@ impl Ingestor {
         Ok(self.queue.call(move |queue| queue.complete_written(&ended, now_us()))??)
     }
 
-    /// Deletes what a crash left of other generations. The ids of the book's points; None where some are missing.
-    fn settle(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<Option<Vec<Uuid>>, JobError> {
+    /// Deletes what a crash left of other generations. The book's points; None where some are missing.
+    fn settle(&self, job: &ClaimedJob, indexed: &IndexedState) -> Result<Option<Vec<StoredPoint>>, JobError> {
         let (current, stale): (Vec<_>, Vec<_>) =
             self.held(job)?.into_iter().partition(|point| point.generation == indexed.generation);
         if current.len() != indexed.points {
@@ -163,7 +170,7 @@ impl Ingestor {
             return Ok(None);
         }
         self.delete(&stale.into_iter().map(|point| point.id).collect::<Vec<_>>())?;
-        Ok(Some(current.into_iter().map(|point| point.id).collect()))
+        Ok(Some(current))
     }
 
     /// What the state would say of the book if it had written the generation that `read` names and the store holds whole:

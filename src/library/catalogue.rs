@@ -111,7 +111,11 @@ fn find_files(
             |file: &&BookFile| file.data_id == Some(format.id) && file.format == format.format && file.path == path;
         let before = known.and_then(|known| known.files().find(same_row));
         let seen = match before {
-            Some(before) if !request.full || found_usable => FileSeen::Whole(before.clone()),
+            // Calibre gives the number of its last row anew when that is gone: a file that was removed and added again
+            // may have the row of before, but hardly its size as well.
+            Some(before) if (!request.full || found_usable) && before.size == format.size => {
+                FileSeen::Whole(before.clone())
+            }
             _ => {
                 let replaced = known.and_then(|known| known.files().find(|file| file.path == path));
                 see(request, format, path.clone(), replaced, now_us)?

@@ -92,6 +92,9 @@ impl Queue {
             )?
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
+        if indexed.is_empty() {
+            return Ok(0);
+        }
         for (book, wanted) in &indexed {
             books::set_indexed(&transaction, *book, None, now_us)?;
             if *wanted {
@@ -99,13 +102,11 @@ impl Queue {
             }
         }
         commit(transaction)?;
-        self.work_added |= !indexed.is_empty();
-        if !indexed.is_empty() {
-            tracing::warn!(
-                "the store's collection is new and empty, but the state knew {} books in it: they are ingested again",
-                indexed.len()
-            );
-        }
+        self.work_added = true;
+        tracing::warn!(
+            "the store's collection is empty, but the state knew {} books in it: they are ingested again",
+            indexed.len()
+        );
         Ok(indexed.len())
     }
 

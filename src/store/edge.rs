@@ -104,9 +104,9 @@ impl EdgeStore {
     }
 
     /// Opens the collection, creating it where there is none.
-    fn engine_for(&self, spec: &CollectionSpec) -> Result<(Arc<Engine>, Ensured), StoreError> {
+    fn engine_for(&self, spec: &CollectionSpec) -> Result<Arc<Engine>, StoreError> {
         if let Some(opened) = self.lock().as_ref().filter(|opened| opened.name == spec.name) {
-            return Ok((opened.engine.clone(), Ensured::Present));
+            return Ok(opened.engine.clone());
         }
         let path = self.dir.join(&spec.name);
         let scratch = self.dir.join(format!(".{}.creating", spec.name));
@@ -123,7 +123,7 @@ impl EdgeStore {
             let _ = engine::remove_dir(&scratch);
             Engine::load(&path)?
         };
-        Ok((Arc::new(engine), if is_new { Ensured::Created } else { Ensured::Present }))
+        Ok(Arc::new(engine))
     }
 
     fn check_space(&self) -> Result<(), StoreError> {
@@ -204,9 +204,9 @@ impl VectorStore for EdgeStore {
     fn ensure_collection(&self, spec: &CollectionSpec) -> Result<Ensured, StoreError> {
         verify::check_name(&spec.name, &self.location())?;
         let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        let (engine, ensured) = self.engine_for(spec)?;
+        let engine = self.engine_for(spec)?;
         let found = engine.read("verifying the collection", look)?;
-        verify::verify(spec, &found)?;
+        let ensured = verify::verify(spec, &found)?;
         engine.write("adding payload indexes", engine::add_indexes)?;
         *self.lock() = Some(Opened { name: spec.name.clone(), dimension: spec.dimension, engine });
         Ok(ensured)
@@ -259,10 +259,14 @@ impl VectorStore for EdgeStore {
         Ok(())
     }
 
-    fn set_catalogue(&self, ids: &[Uuid], catalogue: &CataloguePayload) -> Result<(), StoreError> {
+    fn set_catalogue(
+        &self,
+        ids: &[Uuid],
+        catalogue: &CataloguePayload,
+        section_name: Option<&str>,
+    ) -> Result<(), StoreError> {
         let opened = self.opened()?;
-        let what = || "the catalogue".to_owned();
-        let payload = Payload(verify::object(serde_json::to_value(catalogue), what, &self.location())?);
+        let payload = Payload(verify::catalogue_map(catalogue, section_name, &self.location())?);
         for ids in ids.chunks(verify::PAYLOAD_IDS) {
             self.check_space()?;
             // An absent id would fail the operation after a part of it was done.

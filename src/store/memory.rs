@@ -59,11 +59,10 @@ impl VectorStore for MemoryStore {
                 None => Sample::Empty,
                 Some(first) => Sample::of_payload(Some(&first.payload)),
             };
-            verify::verify(spec, &Found { dimension: Some(existing.dimension), cosine: true, sample })?;
-            return Ok(Ensured::Present);
+            return verify::verify(spec, &Found { dimension: Some(existing.dimension), cosine: true, sample });
         }
         *slot = Some(Collection { name: spec.name.clone(), dimension: spec.dimension, points: BTreeMap::new() });
-        Ok(Ensured::Created)
+        Ok(Ensured::Empty)
     }
 
     fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
@@ -100,8 +99,13 @@ impl VectorStore for MemoryStore {
         })
     }
 
-    fn set_catalogue(&self, ids: &[Uuid], catalogue: &CataloguePayload) -> Result<(), StoreError> {
-        let update = verify::object(serde_json::to_value(catalogue), || "the catalogue".into(), LOCATION)?;
+    fn set_catalogue(
+        &self,
+        ids: &[Uuid],
+        catalogue: &CataloguePayload,
+        section_name: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let update = verify::catalogue_map(catalogue, section_name, LOCATION)?;
         self.with(|collection| {
             for id in ids {
                 let Some(stored) = collection.points.get_mut(id) else { continue };

@@ -93,10 +93,11 @@ pub struct Hit {
 /// What [`VectorStore::ensure_collection`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ensured {
-    /// It was there.
+    /// It was there, with points.
     Present,
-    /// It was not, and is empty now: whatever the state says is in it is not.
-    Created,
+    /// It holds nothing, whatever the state says: it was made just now, or by a process that died before it could tell
+    /// the state, or was emptied.
+    Empty,
 }
 
 /// One page of a scroll.
@@ -126,7 +127,13 @@ pub trait VectorStore: Send + Sync {
     fn delete(&self, ids: &[Uuid]) -> Result<(), StoreError>;
 
     /// Overwrites the catalogue fields of the given points, leaving vectors and other fields as they are.
-    fn set_catalogue(&self, ids: &[Uuid], catalogue: &CataloguePayload) -> Result<(), StoreError>;
+    /// `section_name` is given where the chapter bears the book's title for want of one of its own.
+    fn set_catalogue(
+        &self,
+        ids: &[Uuid],
+        catalogue: &CataloguePayload,
+        section_name: Option<&str>,
+    ) -> Result<(), StoreError>;
 
     /// Exact number of points that match.
     fn count(&self, filter: &Filter) -> Result<usize, StoreError>;

@@ -293,17 +293,17 @@ impl VectorStore for ServerStore {
                 .target
                 .rejected(format!("Qdrant {version} is too old; {}.{} or newer is needed", OLDEST.0, OLDEST.1)));
         }
-        let (info, ensured) = match self.info()? {
-            Some(info) => (info, Ensured::Present),
+        let info = match self.info()? {
+            Some(info) => info,
             None => {
                 self.create(spec)?;
                 let info = self.info()?;
                 let missing = || self.target.unavailable("the collection just created is not there");
-                (info.ok_or_else(missing)?, Ensured::Created)
+                info.ok_or_else(missing)?
             }
         };
         let (dimension, cosine) = unnamed_vector(&info);
-        verify::verify(spec, &Found { dimension, cosine, sample: self.sample()? })?;
+        let ensured = verify::verify(spec, &Found { dimension, cosine, sample: self.sample()? })?;
         self.add_indexes(&info)?;
         *self.dimension.lock().unwrap_or_else(PoisonError::into_inner) = Some(spec.dimension);
         Ok(ensured)
@@ -350,9 +350,13 @@ impl VectorStore for ServerStore {
         Ok(())
     }
 
-    fn set_catalogue(&self, ids: &[Uuid], catalogue: &CataloguePayload) -> Result<(), StoreError> {
-        let what = || "the catalogue".to_owned();
-        let payload = Payload::from(verify::object(serde_json::to_value(catalogue), what, &self.target.url)?);
+    fn set_catalogue(
+        &self,
+        ids: &[Uuid],
+        catalogue: &CataloguePayload,
+        section_name: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let payload = Payload::from(verify::catalogue_map(catalogue, section_name, &self.target.url)?);
         for ids in ids.chunks(verify::PAYLOAD_IDS) {
             // An absent id would fail the operation after a part of it was done.
             let present = self.present(ids)?;

@@ -4,8 +4,8 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{CollectionSpec, Filter, StoreError};
-use crate::domain::{ChunkLevel, Point, StoredPoint};
+use super::{CollectionSpec, Ensured, Filter, StoreError};
+use crate::domain::{CataloguePayload, ChunkLevel, Point, StoredPoint};
 
 /// Points of one request at most.
 pub(super) const BATCH_POINTS: usize = 256;
@@ -46,7 +46,7 @@ impl Sample {
 }
 
 /// Refuses a collection that holds anything but vectors of `spec`'s model.
-pub(super) fn verify(spec: &CollectionSpec, found: &Found) -> Result<(), StoreError> {
+pub(super) fn verify(spec: &CollectionSpec, found: &Found) -> Result<Ensured, StoreError> {
     let right_vectors = found.dimension == Some(spec.dimension) && found.cosine;
     let right_model = match &found.sample {
         Sample::Empty => true,
@@ -54,7 +54,7 @@ pub(super) fn verify(spec: &CollectionSpec, found: &Found) -> Result<(), StoreEr
         Sample::Model(model) => *model == spec.model_id,
     };
     if right_vectors && right_model {
-        return Ok(());
+        return Ok(if found.sample == Sample::Empty { Ensured::Empty } else { Ensured::Present });
     }
     let vectors = match found.dimension {
         None => "only named vectors".to_owned(),
@@ -96,8 +96,19 @@ pub(super) fn payload_map(point: &Point, location: &str) -> Result<Map<String, V
     object(serde_json::to_value(&point.payload), || format!("point {}", point.id), location)
 }
 
+/// What a change of the catalogue rewrites in a point's payload.
+pub(super) fn catalogue_map(
+    catalogue: &CataloguePayload,
+    section_name: Option<&str>,
+    location: &str,
+) -> Result<Map<String, Value>, StoreError> {
+    let mut map = object(serde_json::to_value(catalogue), || "the catalogue".to_owned(), location)?;
+    map.extend(section_name.map(|name| ("section_name".to_owned(), name.into())));
+    Ok(map)
+}
+
 /// Any struct's JSON as the object it must be.
-pub(super) fn object(
+fn object(
     json: serde_json::Result<Value>,
     what: impl FnOnce() -> String,
     location: &str,
@@ -144,7 +155,7 @@ pub(super) fn matches(filter: &Filter, payload: &Map<String, Value>) -> bool {
 }
 
 /// The payload fields of [`stored_point`].
-pub(super) const STORED_POINT_FIELDS: [&str; 10] = [
+pub(super) const STORED_POINT_FIELDS: [&str; 12] = [
     "book_uuid",
     "library_uuid",
     "generation",
@@ -155,6 +166,8 @@ pub(super) const STORED_POINT_FIELDS: [&str; 10] = [
     "child_count",
     "sibling_count",
     "token_count",
+    "section_name",
+    "book_title",
 ];
 
 /// A point as the state compares it; fields are empty where a foreign point has none.
@@ -177,6 +190,7 @@ pub(super) fn stored_point(id: Uuid, payload: Option<&Map<String, Value>>) -> St
         section_count: number("section_count"),
         children: number(if is_child { "sibling_count" } else { "child_count" }),
         tokens: number("token_count"),
+        named_after_book: field("section_name").is_some_and(|name| Some(name) == field("book_title")),
     }
 }
 
@@ -191,8 +205,9 @@ mod tests {
     #[test]
     fn only_the_same_model_is_accepted() {
         let good = Found { dimension: Some(384), cosine: true, sample: Sample::Model("minilm".into()) };
-        assert!(verify(&spec(), &good).is_ok());
-        assert!(verify(&spec(), &Found { sample: Sample::Empty, ..good.clone() }).is_ok());
+        assert_eq!(verify(&spec(), &good).unwrap(), Ensured::Present);
+        let empty = Found { sample: Sample::Empty, ..good.clone() };
+        assert_eq!(verify(&spec(), &empty).unwrap(), Ensured::Empty);
         for bad in [
             Found { dimension: Some(1024), ..good.clone() },
             Found { dimension: None, ..good.clone() },

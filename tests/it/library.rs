@@ -273,6 +273,22 @@ fn the_catalogue_is_read_as_calibre_shows_it_in_schemas_25_and_27() {
 }
 
 #[test]
+fn a_file_removed_and_added_again_is_seen_though_its_row_has_the_same_number() {
+    let library = CalibreLibrary::new();
+    let mut state = State::new();
+    let id = library.add(&library.text("Book", "Some text."));
+    state.look(&library.path());
+    let before = state.known[0].file.clone();
+    library.calibredb(&["remove_format", &id.to_string(), "TXT"]);
+    assert_eq!(state.look(&library.path()), [], "a book without a file is no removal");
+    library.add_format(id, &library.text("other", "A text of another length."));
+    let changes = state.look(&library.path());
+    let (book, file, ..) = changed(&changes);
+    assert_eq!(book.file.data_id, before.data_id, "what this is about");
+    assert!(file && book.file.size != before.size, "{book:?}");
+}
+
+#[test]
 fn rows_that_calibre_has_not_finished_and_unread_formats_are_present_but_passed_over() {
     let library = CalibreLibrary::new();
     let path = library.path();

@@ -1,11 +1,13 @@
 //! Integration tests: one binary, because linking is what costs.
 
+mod agreement;
 mod architecture;
 mod big;
 mod books;
 mod calibre;
 mod clock;
 mod control;
+mod crash_matrix;
 mod daemon;
 mod damage;
 mod damaged;
@@ -14,6 +16,7 @@ mod embed;
 mod extract;
 mod fallback;
 mod formats;
+mod half_done;
 // Of the fuzz targets' crate; the fuzzer uses all of it, the tests replay its findings.
 #[allow(dead_code)]
 #[path = "../fuzz/src/inputs.rs"]
@@ -21,15 +24,20 @@ mod inputs;
 mod kindle;
 mod library;
 mod main_job;
+mod model;
 mod mounts;
 mod pdf;
 mod qdrant_server;
 mod queue;
+mod random_kills;
 mod real_server;
 mod regressions;
 mod sandbox;
 mod scale;
 mod service;
+mod service_process;
+mod shelf;
+mod shelf_changes;
 mod smb;
 mod smb_mount;
 mod store;

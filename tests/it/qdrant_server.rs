@@ -46,6 +46,15 @@ pub struct State {
     created: Mutex<Vec<q::CreateCollection>>,
 }
 
+/// What [`FakeQdrant::save`] kept.
+pub struct SavedCollections(tempfile::TempDir);
+
+/// Sparse files stay sparse.
+fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
+}
+
 impl FakeQdrant {
     pub fn new(api_key: Option<&str>) -> FakeQdrant {
         let state = Arc::new(State {
@@ -97,6 +106,11 @@ impl FakeQdrant {
         self.state.faults.lock().unwrap().push((call, fault));
     }
 
+    /// Nothing goes wrong any more.
+    pub fn heal(&self) {
+        self.state.faults.lock().unwrap().clear();
+    }
+
     /// As an operator who changes the key.
     pub fn set_key(&self, key: Option<&str>) {
         *self.state.api_key.lock().unwrap() = key.map(String::from);
@@ -108,6 +122,31 @@ impl FakeQdrant {
 
     pub fn created(&self) -> Vec<q::CreateCollection> {
         self.state.created.lock().unwrap().clone()
+    }
+
+    /// Everything it holds, as it is now.
+    pub fn save(&self) -> SavedCollections {
+        let saved = tempfile::tempdir().unwrap();
+        for (name, shard) in self.state.shards.lock().unwrap().iter() {
+            shard.flush().unwrap();
+            copy_directory(&self.state.dir.path().join(name), &saved.path().join(name));
+        }
+        SavedCollections(saved)
+    }
+
+    /// Holds again what it held then, and nothing else.
+    pub fn restore(&self, saved: &SavedCollections) {
+        let mut shards = self.state.shards.lock().unwrap();
+        for (name, shard) in shards.drain() {
+            drop(shard);
+            std::fs::remove_dir_all(self.state.dir.path().join(name)).unwrap();
+        }
+        for entry in std::fs::read_dir(saved.0.path()).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let path = self.state.dir.path().join(&name);
+            copy_directory(&saved.0.path().join(&name), &path);
+            shards.insert(name, Arc::new(edge::EdgeShard::load(&path, None).unwrap()));
+        }
     }
 
     /// As an operator deleting a collection behind the client's back.

@@ -210,9 +210,9 @@ pub fn contract(store: &dyn VectorStore, name: &str) {
     let mut ids: Vec<Uuid> = first.iter().map(|point| point.id).collect();
     ids.push(id_of("never written"));
     let changed = CataloguePayload { series: None, series_index: None, ..catalogue("Nova šuma") };
-    store.set_catalogue(&ids, &changed).unwrap();
-    store.set_catalogue(&ids, &changed).unwrap();
-    store.set_catalogue(&[id_of("never written")], &changed).unwrap();
+    store.set_catalogue(&ids, &changed, None).unwrap();
+    store.set_catalogue(&ids, &changed, None).unwrap();
+    store.set_catalogue(&[id_of("never written")], &changed, None).unwrap();
     assert_eq!(store.count(&Filter::field("book_title", "Nova šuma")).unwrap(), 600);
     assert_eq!(store.count(&Filter::field("book_title", "Šuma")).unwrap(), 40);
     assert_eq!(store.count(&Filter::default()).unwrap(), 640);
@@ -373,7 +373,7 @@ fn edge_and_memory_agree() {
         for store in stores {
             match action {
                 0..=3 => store.upsert(&points_of(book, &generation, size)).unwrap(),
-                4..=6 => store.set_catalogue(&some, &catalogue(&title)).unwrap(),
+                4..=6 => store.set_catalogue(&some, &catalogue(&title), None).unwrap(),
                 7 => store.delete(&some).unwrap(),
                 8 => store.checkpoint().unwrap(),
                 _ => {}
@@ -443,7 +443,7 @@ fn measure_the_embedded_store() {
     search("in one book, not indexed", &|n| of_book(numbered_book(n)));
     timed("set_catalogue of 200 points", || {
         let ids: Vec<Uuid> = points[..200].iter().map(|point| point.id).collect();
-        store.set_catalogue(&ids, &catalogue("x")).unwrap();
+        store.set_catalogue(&ids, &catalogue("x"), None).unwrap();
     });
     timed("maintain (index)", || store.maintain().unwrap());
     timed("maintain again", || store.maintain().unwrap());

@@ -44,7 +44,7 @@ fn child_that_writes() {
             let ids: Vec<Uuid> = points.iter().map(|point| point.id).collect();
             store.upsert(&points).unwrap();
             tell(format!("written {number}"));
-            store.set_catalogue(&ids, &catalogue("retitled")).unwrap();
+            store.set_catalogue(&ids, &catalogue("retitled"), None).unwrap();
             tell(format!("retitled {number}"));
             store.delete(&ids[..BOOK_POINTS / 2]).unwrap();
             tell(format!("halved {number}"));

@@ -124,7 +124,7 @@ fn faults_are_sorted_into_wait_and_give_up() {
         assert!(store.upsert(&points).unwrap_err().is_unavailable());
         assert!(store.delete(&ids).unwrap_err().is_unavailable());
         store.upsert(&points).unwrap();
-        assert!(store.set_catalogue(&ids, &catalogue("x")).unwrap_err().is_unavailable());
+        assert!(store.set_catalogue(&ids, &catalogue("x"), None).unwrap_err().is_unavailable());
     }
     // A hang ends with the timeout, the client's second try included.
     server.inject("count", Fault::Delay(Duration::from_secs(30)));
