@@ -268,8 +268,10 @@ impl<F: FnMut(LookReason, &Heartbeat) -> LookOutcome> Loop<F> {
                     status.full_looks += u64::from(reason.is_full());
                 }
                 schedule.done(Instant::now(), started.elapsed(), reason, outcome);
-                if outcome == LookOutcome::Failed {
-                    // What was watched may be another mount's directory by now.
+                if outcome == LookOutcome::Failed && events.cifs.is_none() {
+                    // What was watched may be another mount's directory by now. Not so with the SMB client: the handle
+                    // it holds keeps the mount's number, so another mount has another one; and each asking leaves a
+                    // thread behind that ends only with the next change.
                     events = EventSource::default();
                 }
             }
