@@ -22,7 +22,14 @@ use crate::shelf::Shelf;
 pub enum Wanted {
     /// Exactly this. `made_from`: the hashes of the files that its points may have been made from, which all hold the
     /// same text.
-    Indexed { id: i64, metadata: Metadata, format: String, sha256: String, made_from: BTreeSet<String>, on_shelf: bool },
+    Indexed {
+        id: i64,
+        metadata: Box<Metadata>,
+        format: String,
+        sha256: String,
+        made_from: BTreeSet<String>,
+        on_shelf: bool,
+    },
     /// Taken out by hand: known, and nothing in the store.
     Excluded,
     /// It gives no text (any more): nothing, or what it gave before, as one whole generation.
@@ -44,7 +51,7 @@ impl Expectation {
             None => Wanted::Unreadable,
             Some(file) => Wanted::Indexed {
                 id: book.id,
-                metadata: book.metadata.clone(),
+                metadata: Box::new(book.metadata.clone()),
                 format: file.format.clone(),
                 sha256: file.sha256.clone(),
                 made_from: book.hashes_of(file.story).map(str::to_owned).collect(),
@@ -174,6 +181,9 @@ pub fn differences(service: &ServiceProcess, wanted: &Expectation, oracle: &Poin
     (wrong, compared)
 }
 
+/// Its parents, and its children's payloads.
+type Chapter<'a> = (Vec<Uuid>, Vec<&'a Map<String, Value>>);
+
 struct BookCheck<'a> {
     uuid: Uuid,
     record: Option<&'a BookRecord>,
@@ -223,12 +233,12 @@ impl BookCheck<'_> {
                 self.same("missing", record.missing_since_us.is_none(), *on_shelf);
                 self.same("open job", record.job, None::<JobState>);
                 self.same("source", &record.book.source, &Source::Calibre(*id));
-                self.same("metadata in the state", &record.book.metadata, metadata);
+                self.same("metadata in the state", &record.book.metadata, metadata.as_ref());
                 let Some(indexed) = &record.indexed else { return self.wrong("it is not indexed") };
                 self.same("content hash", &indexed.content_hash, sha256);
                 self.same("format", indexed.format(), format.as_str());
                 let book = Book {
-                    metadata: metadata.clone(),
+                    metadata: metadata.as_ref().clone(),
                     file: BookFile { format: format.clone(), ..record.book.file.clone() },
                     ..record.book.clone()
                 };
@@ -258,7 +268,7 @@ impl BookCheck<'_> {
 
     /// Every chapter whole: one parent, all its children, each in its place.
     fn check_structure(&mut self) {
-        let mut chapters: BTreeMap<u64, (Vec<Uuid>, Vec<&Map<String, Value>>)> = BTreeMap::new();
+        let mut chapters: BTreeMap<u64, Chapter> = BTreeMap::new();
         for (id, payload) in self.points {
             let (parents, children) = chapters.entry(number(payload, "section_index")).or_default();
             match text(payload, "chunk_level") {

@@ -249,23 +249,6 @@ fn copy(from: &Path, to: &Path) {
     assert!(status.success());
 }
 
-/// Hands out the points to be killed at, in order, to all threads.
-struct Numbers<'a> {
-    chosen: &'a (dyn Fn(usize) -> bool + Sync),
-    next: AtomicUsize,
-}
-
-impl Numbers<'_> {
-    fn take(&self) -> usize {
-        loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-            if (self.chosen)(number) {
-                return number;
-            }
-        }
-    }
-}
-
 #[derive(Default)]
 struct Tally {
     runs: usize,
@@ -276,9 +259,82 @@ struct Tally {
     killed_at: BTreeMap<String, usize>,
 }
 
+impl Tally {
+    fn times_killed_at(&self, name: &str) -> usize {
+        self.killed_at.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// One of the four parts of the matrix.
+struct Part<'a> {
+    stage: Stage,
+    /// What each state of the library gives from nothing.
+    oracles: &'a [Points; 2],
+    tally: Mutex<Tally>,
+}
+
+impl Part<'_> {
+    /// One run, compared; whether it died.
+    fn kill_at(&self, bench: &mut Bench, kill: usize, again: Option<usize>) -> bool {
+        let run = bench.run(self.stage, kill, again);
+        let (wrong, compared) = bench.compare(self.stage, self.oracles);
+        let mut tally = self.tally.lock().unwrap();
+        tally.runs += 1;
+        tally.compared.add(compared);
+        let context = format!("{:?}, killed at point {kill}, then at {again:?}", self.stage);
+        if !wrong.is_empty() && tally.wrong.len() < 100 {
+            println!("{context}: {}\nlog\n{}", shown(&wrong), bench.service.log_tail());
+        }
+        tally.wrong.extend(wrong.into_iter().map(|line| format!("{context}: {line}")));
+        if run.deaths > 0 {
+            tally.deaths += 1;
+            tally.second_deaths += run.deaths - 1;
+        }
+        if let (1, None, Some(name)) = (run.deaths, again, run.points.last()) {
+            *tally.killed_at.entry(name.clone()).or_default() += 1;
+        }
+        run.deaths > 0
+    }
+
+    /// Runs with a death at the chosen points, on all benches at once, until one comes through unharmed; its number.
+    fn kill_at_all(&self, benches: &mut [Bench], chosen: &[bool], again_share: usize, seed: u64) -> usize {
+        let length = chosen.len();
+        // How many points a run passes differs a little from run to run: those behind the end are tried, too.
+        let chosen = |number: usize| chosen.get(number - 1).copied().unwrap_or(true);
+        let next = AtomicUsize::new(1);
+        let came_through = AtomicUsize::new(usize::MAX);
+        std::thread::scope(|scope| {
+            for bench in benches.iter_mut() {
+                let (chosen, next, came_through) = (&chosen, &next, &came_through);
+                scope.spawn(move || {
+                    loop {
+                        let kill = next.fetch_add(1, Ordering::Relaxed);
+                        if kill > came_through.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        if !chosen(kill) {
+                            continue;
+                        }
+                        if !self.kill_at(bench, kill, None) {
+                            came_through.fetch_min(kill, Ordering::Relaxed);
+                            continue;
+                        }
+                        let mut random = Seeded((seed + kill as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+                        if random.below(again_share) == 0 {
+                            // Once more in the recovery, soon or late.
+                            self.kill_at(bench, kill, Some(1 + random.below(length)));
+                        }
+                    }
+                });
+            }
+        });
+        came_through.into_inner()
+    }
+}
+
 fn matrix(kind: Kind, share: usize) {
     let started = Instant::now();
-    let (full, seed) = (full_run(), seed(1));
+    let seed = seed(1);
     let mut benches = [Bench::new(kind), Bench::new(kind)];
     let oracles = {
         let bench = &mut benches[0];
@@ -288,94 +344,66 @@ fn matrix(kind: Kind, share: usize) {
             oracle(&bench.service, place.path())
         })
     };
-    println!("{kind:?}: prepared in {:.1} s; seed {seed}", started.elapsed().as_secs_f64());
+    println!("{kind:?}: prepared in {:.1} s; seed {seed} (ALEXANDRIA_TEST_SEED)", started.elapsed().as_secs_f64());
+    let mut all = (0, 0, 0);
     for stage in STAGES {
-        stage_of_matrix(kind, stage, &mut benches, &oracles, full, share, seed);
+        let tally = part_of_matrix(kind, stage, &mut benches, &oracles, share, seed);
+        all = (all.0 + tally.runs, all.1 + tally.deaths, all.2 + tally.second_deaths);
     }
-    println!("{kind:?}: all stages in {:.1} s", started.elapsed().as_secs_f64());
+    println!(
+        "{kind:?}, all stages: {} runs, {} killed, {} of them once more in the recovery, 0 differences; {:.1} s",
+        all.0,
+        all.1,
+        all.2,
+        started.elapsed().as_secs_f64()
+    );
 }
 
-fn stage_of_matrix(
+fn part_of_matrix(
     kind: Kind,
     stage: Stage,
     benches: &mut [Bench; 2],
     oracles: &[Points; 2],
-    full: bool,
     share: usize,
     seed: u64,
-) {
+) -> Tally {
     let started = Instant::now();
+    let full = full_run();
     let unharmed = benches[0].run(stage, usize::MAX, None);
     let (wrong, _) = benches[0].compare(stage, oracles);
-    assert!(wrong.is_empty(), "without any death: {wrong:#?}");
+    assert!(wrong.is_empty(), "without any death: {}", shown(&wrong));
     assert_eq!(unharmed.deaths, 0);
-    let length = unharmed.points.len();
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     let mut random = Seeded(seed.wrapping_mul(31) + stage as u64 + 1);
-    let mut chosen = vec![false];
+    let mut chosen = Vec::new();
     for name in &unharmed.points {
         let count = names.entry(name.as_str()).or_default();
         *count += 1;
         chosen.push(full || *count == 1 || random.below(share) == 0);
     }
-    // How many points a run passes differs a little from run to run: those behind the end are tried until one run
-    // comes through.
-    let chosen = &|number: usize| chosen.get(number).copied().unwrap_or(true);
-    let numbers = Numbers { chosen, next: AtomicUsize::new(0) };
-    let came_through = AtomicUsize::new(usize::MAX);
-    let tally = Mutex::new(Tally::default());
-    std::thread::scope(|scope| {
-        for bench in benches.iter_mut() {
-            let (numbers, came_through, tally) = (&numbers, &came_through, &tally);
-            scope.spawn(move || {
-                loop {
-                    let kill = numbers.take();
-                    if kill > came_through.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let mut random = Seeded((seed + kill as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-                    // The first round, and the second one with a death in the recovery, soon or late.
-                    let mut rounds = vec![None];
-                    if full || random.below(3) == 0 {
-                        rounds.push(Some(1 + random.below(length)));
-                    }
-                    for again in rounds {
-                        let run = bench.run(stage, kill, again);
-                        let (wrong, compared) = bench.compare(stage, oracles);
-                        let mut tally = tally.lock().unwrap();
-                        tally.runs += 1;
-                        tally.compared.add(compared);
-                        let context = format!("{stage:?}, killed at point {kill}, then at {again:?}");
-                        if !wrong.is_empty() && tally.wrong.len() < 100 {
-                            println!("{context}: {}\nlog\n{}", shown(&wrong), bench.service.log_tail());
-                        }
-                        tally.wrong.extend(wrong.into_iter().map(|line| format!("{context}: {line}")));
-                        if run.deaths == 0 {
-                            came_through.fetch_min(kill, Ordering::Relaxed);
-                            break;
-                        }
-                        tally.deaths += 1;
-                        tally.second_deaths += run.deaths - 1;
-                        if again.is_none() {
-                            *tally.killed_at.entry(run.points.last().cloned().unwrap_or_default()).or_default() += 1;
-                        }
-                    }
-                }
-            });
+    let part = Part { stage, oracles, tally: Mutex::default() };
+    let came_through = part.kill_at_all(benches, &chosen, if full { 1 } else { 3 }, seed);
+    // Threads take turns as they like, so a number does not always name the same point: what was missed is tried again.
+    for name in names.keys() {
+        let numbers = (1..=chosen.len()).filter(|number| unharmed.points[number - 1] == *name);
+        for kill in numbers.cycle().take(10) {
+            if part.tally.lock().unwrap().times_killed_at(name) > 0 {
+                break;
+            }
+            part.kill_at(&mut benches[0], kill, None);
         }
-    });
-    let tally = tally.into_inner().unwrap();
+    }
+    let tally = part.tally.into_inner().unwrap();
     println!(
         "{kind:?}, stage {stage:?}: {} failpoints of {} names passed ({}); {} runs, {} killed, {} of them once more in \
-         the recovery, the first unharmed one at {}; {} books and {} points compared, {} books with a fresh index's ids, \
-         {} with those of an earlier file of the same text; {} differences; {:.1} s",
-        length,
+         the recovery, the first unharmed one at {came_through}; {} books and {} points compared, {} books with a fresh \
+         index's ids, {} with those of an earlier file of the same text; {} differences; {:.1} s",
+        chosen.len(),
         names.len(),
         if full { "killed at each" } else { "killed at the first of each name and a seeded share of the others" },
         tally.runs,
         tally.deaths,
         tally.second_deaths,
-        came_through.load(Ordering::Relaxed),
         tally.compared.books,
         tally.compared.points,
         tally.compared.same_ids,
@@ -384,10 +412,11 @@ fn stage_of_matrix(
         started.elapsed().as_secs_f64()
     );
     for (name, passed) in &names {
-        println!("  {passed:4} passed, {:4} killed at: {name}", tally.killed_at.get(*name).copied().unwrap_or(0));
+        println!("  {passed:4} passed, {:4} killed at: {name}", tally.times_killed_at(name));
     }
     assert!(tally.wrong.is_empty(), "{}", shown(&tally.wrong));
     assert!(tally.deaths > 10, "{} deaths", tally.deaths);
+    tally
 }
 
 #[test]
