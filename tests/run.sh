@@ -60,8 +60,15 @@ python3 packaging/get_models.py "$ALEXANDRIA_TEST_MODELS" minilm me5-small-xlmr
 
 # The runner's closing line counts what passed, failed and was skipped, so it comes last.
 if cargo nextest --version >/dev/null 2>&1; then
-  # nextest runs no examples from documentation comments.
-  [ $# -gt 0 ] || cargo test --locked --doc --quiet
+  if [ $# -eq 0 ]; then
+    # nextest runs no examples from documentation comments.
+    cargo test --locked --doc --quiet
+    if [ -n "${QDRANT_TEST_URL:-}" ] || have qdrant; then
+      cargo nextest run --locked --run-ignored only real_server::
+    else
+      say "SKIPPED: the tests against a real Qdrant server (set QDRANT_TEST_URL, or have a qdrant on PATH)"
+    fi
+  fi
   exec cargo nextest run --locked "$@"
 fi
 say "cargo-nextest is not installed: using cargo test, without its time limits (cargo install --locked cargo-nextest)"

@@ -158,14 +158,13 @@ fn a_backup_that_is_put_back_costs_no_embedding() {
     let done = daemon.run(&["restore", backup_path]);
     assert!(done.status.success() && text(&done.stdout).contains("replaced-1"), "{}", text(&done.stderr));
     daemon.start();
+    let count = |daemon: &Daemon, what: &str| daemon.outcomes().iter().filter(|outcome| *outcome == what).count();
     daemon.until("the state has caught up", |daemon| {
-        daemon.status()["queue"]["done_books"] == 4
-            && daemon.search("valley lake").iter().all(|hit| hit.0 != "Rivers")
-            && verify(daemon, &[]).0 == Some(0)
+        count(daemon, "adopted") == 2 && daemon.search("valley lake").iter().all(|hit| hit.0 != "Rivers")
     });
-    let since: Vec<_> = daemon.outcomes().into_iter().filter(|outcome| outcome == "embedded").collect();
-    assert_eq!(since.len(), 4, "those of before the backup: {:?}", daemon.outcomes());
-    assert_eq!(daemon.outcomes().iter().filter(|outcome| *outcome == "adopted").count(), 2, "{:?}", daemon.outcomes());
+    daemon.until_indexed(4);
+    assert_eq!(verify(&daemon, &[]).0, Some(0));
+    assert_eq!(count(&daemon, "embedded"), 4, "those of before the backup: {:?}", daemon.outcomes());
 }
 
 #[test]
