@@ -1,9 +1,11 @@
 //! Change notification of the kernel's SMB client (CIFS_IOC_NOTIFY, Linux 5.6 and later): a hint that shortens the wait
 //! for the next poll, where the server keeps it.
 //!
-//! Must never be the truth: what changes between two calls is lost, and not every server tells of every change. The
-//! call blocks until something changes, and its wait ends on a fatal signal only: it has a thread of its own that
-//! nobody ever waits for, and an open handle of the mount's root as long as it lasts.
+//! Must never be the truth: what changes between two calls is lost, and not every server tells of every change. (Samba
+//! tells of files made and deleted by programs on the server, such as the journal of every transaction of Calibre's, not
+//! of bytes they write, nor of directories below; measured with Linux 6.1 and Samba 4.17.) The call blocks until
+//! something changes, and its wait ends on a fatal signal only: it has a thread of its own that nobody ever waits for,
+//! and an open handle of the mount's root as long as it lasts.
 
 use std::fs::File;
 use std::io;

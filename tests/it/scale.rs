@@ -1,5 +1,8 @@
 //! What a large library costs: looks, polls and queue at 100,000 books, and thousands of changes at once. Each prints what
 //! it measured; `bash tests/run.sh scale:: --no-capture` shows it.
+//!
+//! Every job is synced to disk, so their number follows the disk: ALEXANDRIA_TEST_SCALE_EDITS (books edited at once) and
+//! ALEXANDRIA_TEST_SCALE_JOBS (of 100,000 queued ones, those that are worked on) raise it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -152,7 +155,7 @@ fn wait_for(daemon: &mut Daemon, what: &str, limit: Duration, mut holds: impl Fn
 #[test]
 fn slow_a_hundred_thousand_queued_jobs_take_no_memory() {
     const BOOKS: u64 = 100_000;
-    let worked: u64 = std::env::var("ALEXANDRIA_TEST_SCALE_JOBS").map_or(1000, |jobs| jobs.parse().unwrap());
+    let worked: u64 = std::env::var("ALEXANDRIA_TEST_SCALE_JOBS").map_or(300, |jobs| jobs.parse().unwrap());
     let library = big_library_with_files(BOOKS as i64);
     let away = library.path().with_file_name("away");
     std::fs::rename(library.path(), &away).unwrap();
@@ -209,7 +212,7 @@ fn outcomes(daemon: &Daemon) -> BTreeMap<String, i64> {
 
 #[test]
 fn slow_thousands_of_edits_at_once_embed_nothing_and_block_no_new_book() {
-    let books: u64 = std::env::var("ALEXANDRIA_TEST_SCALE_EDITS").map_or(1000, |books| books.parse().unwrap());
+    let books: u64 = std::env::var("ALEXANDRIA_TEST_SCALE_EDITS").map_or(300, |books| books.parse().unwrap());
     let library = big_library_with_files(books as i64);
     let catalogue = editor(&library);
     let mut daemon = Daemon::new(&library.path());
