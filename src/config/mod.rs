@@ -69,7 +69,7 @@ impl Default for LibraryConfig {
             .to_vec(),
             stall_seconds: 30.0,
             inotify: true,
-            change_notify: true,
+            change_notify: false,
             removal_grace_seconds: 600.0,
             removal_limit: 10,
             removal_limit_percent: 2.0,
