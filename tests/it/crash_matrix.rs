@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use alexandria_ingestd::queue::FILE_NAME;
 use alexandria_ingestd::store::EMBEDDED_DIR;
 use serde_json::json;
 use uuid::Uuid;
@@ -132,6 +133,11 @@ impl Bench {
             _ if stage != Stage::StoreLost => {}
             None => std::fs::remove_dir_all(state.join(EMBEDDED_DIR)).unwrap(),
             Some(server) => server.drop_collection(&self.service.store().collection),
+        }
+        if stage == Stage::StoreLost {
+            // Books of many days: what was written just before a death is looked at again anyway.
+            let database = rusqlite::Connection::open(state.join(FILE_NAME)).unwrap();
+            database.execute("UPDATE books SET indexed_at_us = indexed_at_us - id * 86400000000", []).unwrap();
         }
         copy(&state, &self.kept_state(stage));
         self.saved.extend(self.server.as_ref().map(FakeQdrant::save));
