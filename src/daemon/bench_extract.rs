@@ -68,20 +68,14 @@ fn run(config: &Config, paths: &[PathBuf], rounds: usize) -> Result<ExtractBench
                 continue;
             }
         };
-        let (started, cpu) = (Instant::now(), cpu_seconds(UsageWho::RUSAGE_SELF));
-        for _ in 0..rounds {
-            drop(extract::extract(path, &format, &limits));
-        }
-        let cpu_seconds = per_round(cpu_seconds(UsageWho::RUSAGE_SELF) - cpu);
-        let wall_seconds = per_round(started.elapsed().as_secs_f64());
         let metadata = std::fs::metadata(path).map_err(DaemonError::io(path.display().to_string()))?;
         books.push(ExtractRow {
             book: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             file_bytes: metadata.len(),
             words: first.words(),
             sections: first.sections.len(),
-            cpu_seconds,
-            wall_seconds,
+            cpu_seconds: 0.0,
+            wall_seconds: 0.0,
             child_wall_seconds: 0.0,
         });
         readable.push((path, format));
@@ -89,19 +83,25 @@ fn run(config: &Config, paths: &[PathBuf], rounds: usize) -> Result<ExtractBench
     let both = || cpu_seconds(UsageWho::RUSAGE_SELF) + cpu_seconds(UsageWho::RUSAGE_CHILDREN);
     let cpu_before = both();
     sandbox.warm_up().map_err(DaemonError::io("books cannot be read in a child process"))?;
-    for (row, (path, format)) in books.iter_mut().zip(&readable) {
-        let started = Instant::now();
-        for _ in 0..rounds {
+    // In turns: a machine that is shared is faster at one moment than at another.
+    for _ in 0..rounds {
+        for (row, (path, format)) in books.iter_mut().zip(&readable) {
+            let (started, cpu) = (Instant::now(), cpu_seconds(UsageWho::RUSAGE_SELF));
+            drop(extract::extract(path, format, &limits));
+            row.cpu_seconds += per_round(cpu_seconds(UsageWho::RUSAGE_SELF) - cpu);
+            row.wall_seconds += per_round(started.elapsed().as_secs_f64());
+            let started = Instant::now();
             let file = File::open(path).map_err(DaemonError::io(path.display().to_string()))?;
             if let Err(error) = sandbox.extract(&file, path, format, &|| true) {
                 failed.push(error.to_string());
             }
+            row.child_wall_seconds += per_round(started.elapsed().as_secs_f64());
         }
-        row.child_wall_seconds = per_round(started.elapsed().as_secs_f64());
     }
     // A child's time counts once it has ended.
     drop(sandbox);
-    let child_cpu = per_round(both() - cpu_before);
+    let in_process: f64 = books.iter().map(|row| row.cpu_seconds).sum();
+    let child_cpu = per_round(both() - cpu_before) - in_process;
     let sum = |of: fn(&ExtractRow) -> f64| books.iter().map(of).sum::<f64>();
     let words = books.iter().map(|row| row.words).sum();
     Ok(ExtractBench {

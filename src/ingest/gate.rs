@@ -67,10 +67,10 @@ impl LibraryGate {
         self.lock().iter().filter(|(_, closed)| closed.until > now).map(|(library, _)| *library).collect()
     }
 
-    /// How long until the next of them may be tried; None where all are open.
+    /// How long until the next of them may be tried; None where all are open, or may be tried already.
     pub fn next_try_in(&self) -> Option<Duration> {
         let now = Instant::now();
-        self.lock().values().map(|closed| closed.until.saturating_duration_since(now)).min()
+        self.lock().values().filter_map(|closed| closed.until.checked_duration_since(now)).min()
     }
 
     /// All that are closed, for the status.

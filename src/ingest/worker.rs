@@ -13,7 +13,7 @@ use crate::queue::{ClaimedJob, JobKind, NextStep, Outcome, QueueError, QueueStat
 
 /// The shortest sleep of a worker without work.
 const TICK: Duration = Duration::from_millis(100);
-/// The longest sleep of an idle worker: a job whose next try has come is found at most this late.
+/// The longest sleep of an idle worker.
 const LONGEST_IDLE: Duration = Duration::from_secs(10);
 /// The longest pause after a dependency (store, mount) failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -151,7 +151,7 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)>(
                     return;
                 }
                 let idle = if settings.until_idle { Duration::from_millis(100) } else { LONGEST_IDLE };
-                let idle = ingestor.gate.next_try_in().map_or(idle, |wait| wait.clamp(TICK, idle));
+                let idle = next_try_in(ingestor).map_or(idle, |wait| wait.clamp(TICK, idle));
                 ingestor.queue.wait_for_work(seen, idle);
                 continue;
             }
@@ -228,10 +228,19 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)>(
     }
 }
 
+/// When the first of the jobs and libraries that wait may be tried again; None where none waits.
+fn next_try_in(ingestor: &Ingestor) -> Option<Duration> {
+    // A paused queue hands out nothing, whatever is due.
+    let due = ingestor.queue.call(|queue| if queue.paused()? { Ok(None) } else { queue.next_try_us() });
+    let job = due.ok().and_then(Result::ok).flatten();
+    let job = job.map(|at| Duration::from_micros(u64::try_from(at - now_us()).unwrap_or(0)));
+    job.into_iter().chain(ingestor.gate.next_try_in()).min()
+}
+
 /// In one-shot mode a job another worker holds may come back, so nobody leaves while one is running. What waits for a
 /// library that does not answer is left for the next run.
 fn nothing_in_work(ingestor: &Ingestor) -> bool {
-    let waits = ingestor.gate.next_try_in().is_some();
+    let waits = !ingestor.gate.closed().is_empty();
     match ingestor.queue.call(|queue| queue.stats()) {
         Ok(Ok(QueueStats { running: 0, queued, paused, .. })) => queued == 0 || paused || waits,
         Ok(_) => false,
