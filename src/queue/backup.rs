@@ -62,13 +62,14 @@ pub fn restore(state_dir: &Path, backup: &Path) -> Result<Option<PathBuf>, Queue
 /// [`QueueError::Io`].
 pub fn set_aside(state_dir: &Path) -> Result<Option<PathBuf>, QueueError> {
     let state = state_dir.join(FILE_NAME);
-    if !state.exists() {
+    // A log alone counts: SQLite would play it into the next file of that name.
+    if !files_of(&state).iter().any(|file| file.exists()) {
         return Ok(None);
     }
     let mut number = 1;
     let kept = loop {
         let kept = state_dir.join(format!("{FILE_NAME}.replaced-{number}"));
-        if !kept.exists() {
+        if !files_of(&kept).iter().any(|file| file.exists()) {
             break kept;
         }
         number += 1;
@@ -108,5 +109,32 @@ fn remove(path: &Path) -> Result<(), QueueError> {
 fn sync(directory: &Path) {
     if let Ok(directory) = File::open(directory) {
         let _ = directory.sync_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_of_a_state_that_was_lost_is_not_played_into_the_restored_one() {
+        let place = tempfile::tempdir().unwrap();
+        let state = place.path().join(FILE_NAME);
+        let backup = place.path().join("backup.db");
+        let mut queue = Queue::open(&state).unwrap();
+        queue.set_meta("word", Some("of the backup")).unwrap();
+        io::copy(&mut queue.backup(place.path()).unwrap(), &mut File::create(&backup).unwrap()).unwrap();
+        // Written to the log alone; then the process dies, and the file is lost without it.
+        queue.set_meta("word", Some("of later")).unwrap();
+        let log = place.path().join(format!("{FILE_NAME}-wal"));
+        let left = fs::read(&log).unwrap();
+        drop(queue);
+        fs::remove_file(&state).unwrap();
+        fs::write(&log, left).unwrap();
+
+        assert!(restore(place.path(), &backup).unwrap().is_some(), "the log is kept under another name");
+        assert!(!log.exists());
+        let restored = Queue::open(&state).unwrap();
+        assert_eq!(restored.meta("word").unwrap().as_deref(), Some("of the backup"));
     }
 }
