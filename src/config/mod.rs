@@ -90,11 +90,23 @@ pub struct EmbeddingConfig {
     pub batch_tokens: usize,
     /// CPU threads of the embedder. 0: all cores.
     pub threads: usize,
+    /// MiB of GPU memory that the model and its batches may take. 0: what is free at the start, less 1 GiB.
+    pub memory_mb: u64,
+    /// The folder that holds libcublas.so.13 and libcublasLt.so.13, where the system does not find them by itself.
+    pub cuda_libraries: String,
 }
 
 impl Default for EmbeddingConfig {
     fn default() -> Self {
-        Self { model: "bge-m3".into(), model_path: String::new(), device: "auto".into(), batch_tokens: 0, threads: 0 }
+        Self {
+            model: "bge-m3".into(),
+            model_path: String::new(),
+            device: "auto".into(),
+            batch_tokens: 0,
+            threads: 0,
+            memory_mb: 0,
+            cuda_libraries: String::new(),
+        }
     }
 }
 

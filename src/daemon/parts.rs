@@ -9,16 +9,14 @@ use super::{DaemonError, formats};
 use crate::chunk::{Borders, ChunkSettings};
 use crate::clock::now_us;
 use crate::config::Config;
-use crate::embed::{CandleEmbedder, Embedder, EmbedderHandle, FakeEmbedder, ModelFiles, ModelSpec};
+use crate::embed::{
+    self, DeviceRequest, DeviceSettings, Embedder, EmbedderHandle, FakeEmbedder, ModelFiles, ModelSpec,
+};
 use crate::extract::sandbox::{Sandbox, SandboxSettings};
 use crate::extract::{self, Limits};
 use crate::ingest::{Fetcher, IngestSettings, Ingestor, Parents, Progress, ReconcileSettings, StoreWatch};
 use crate::queue::{self, Queue, QueueHandle, RetryRules, StateLock};
 use crate::store::{self, CollectionSpec, Ensured, StoreError, VectorStore};
-
-/// Tokens of a batch on a CPU: large enough for the matrix products, small enough for the caches and for memory. 1024,
-/// 2048 and 4096 took 0.600, 0.582 and 0.624 CPU ms a token (tests/RESULTS.md).
-const CPU_BATCH_TOKENS: usize = 2048;
 
 /// What the parts are built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +147,18 @@ pub fn prepare_state_dir(config: &Config) -> Result<PathBuf, DaemonError> {
     Ok(state_dir)
 }
 
+/// Where the embedding is to run, by the configuration.
+pub fn device_settings(config: &Config) -> Result<DeviceSettings, DaemonError> {
+    let settings = &config.embedding;
+    Ok(DeviceSettings {
+        request: DeviceRequest::from_name(&settings.device)?,
+        threads: settings.threads,
+        batch_tokens: settings.batch_tokens,
+        memory: settings.memory_mb << 20,
+        cuda_libraries: PathBuf::from(&settings.cuda_libraries),
+    })
+}
+
 /// Loads the configured model and hands it to its thread. The one place that loads a model.
 pub fn load_embedder(config: &Config, state_dir: &Path) -> Result<EmbedderHandle, DaemonError> {
     let settings = &config.embedding;
@@ -168,10 +178,9 @@ pub fn load_embedder(config: &Config, state_dir: &Path) -> Result<EmbedderHandle
         } else {
             ModelFiles::open(spec, Path::new(&settings.model_path))?
         };
-        Box::new(CandleEmbedder::load(files, &settings.device, settings.threads)?)
+        embed::load(files, &device_settings(config)?)?
     };
-    let batch_tokens = if settings.batch_tokens == 0 { CPU_BATCH_TOKENS } else { settings.batch_tokens };
-    let handle = EmbedderHandle::spawn(embedder, batch_tokens)?;
+    let handle = EmbedderHandle::spawn(embedder)?;
     let info = handle.info();
     tracing::info!(
         MODEL = info.id,

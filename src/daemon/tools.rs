@@ -9,7 +9,7 @@ use super::{DaemonError, formats, parts};
 use crate::chunk::chunk_sections;
 use crate::config::Config;
 use crate::domain::{Document, iso_639_1};
-use crate::embed::{EmbedError, EmbedderHandle, FakeEmbedder, Priority};
+use crate::embed::{self, EmbedError, EmbedderHandle, FakeEmbedder, Priority};
 
 /// Says what the configuration comes to. The configuration itself was checked when it was loaded.
 pub fn check_config(config: &Config) -> Result<String, DaemonError> {
@@ -77,7 +77,7 @@ pub fn extract_report(config: &Config, path: &Path) -> Result<(Document, Coverag
     let settings = parts::ingest_settings(config, Path::new("").to_owned(), Mode::OneShot);
     let read = parts::sandbox(config).extract_and_measure(path, &format);
     let (document, report) = read.map_err(|error| DaemonError::Failed(error.to_string()))?;
-    let embedder = EmbedderHandle::spawn(Box::new(FakeEmbedder::default()), 4096)?;
+    let embedder = EmbedderHandle::spawn(Box::new(FakeEmbedder::default()))?;
     let tokenizer = embedder.tokenizer().clone();
     let chapters = chunk_sections::<EmbedError>(
         &document.sections,
@@ -116,16 +116,17 @@ pub fn extract_report(config: &Config, path: &Path) -> Result<(Document, Coverag
 
 /// Where the embedding would run, and why.
 pub fn device(config: &Config) -> Result<String, DaemonError> {
-    let threads = match config.embedding.threads {
+    let settings = parts::device_settings(config)?;
+    let probed = embed::probe(&settings);
+    let gpu = match &probed {
+        Ok(facts) => format!("{}, {}", facts.name, facts.memory_line()),
+        Err(missing) => format!("none: {missing}"),
+    };
+    let threads = match settings.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    match config.embedding.device.as_str() {
-        "cuda" => Err(DaemonError::Failed(
-            "this build has no CUDA support; set embedding.device to \"auto\" or \"cpu\"".into(),
-        )),
-        asked => {
-            Ok(format!("cpu f32, {threads} threads (embedding.device = \"{asked}\"; this build has no CUDA support)"))
-        }
-    }
+    let choice = embed::choose(settings.request, &probed)?;
+    let chosen = if choice.cuda { "cuda f16" } else { "cpu f32" };
+    Ok(format!("GPU     {gpu}\nCPU     {threads} threads\nchosen  {chosen} ({})", choice.reason))
 }

@@ -1,5 +1,6 @@
-//! One encoder for BERT and XLM-RoBERTa on candle tensors, packed: the tokens of all texts of a batch stand in one
-//! `[tokens, hidden]` tensor without padding, and only attention knows where one text ends.
+//! One encoder for BERT and XLM-RoBERTa, packed: the tokens of all texts of a batch stand in one `[tokens, hidden]`
+//! tensor without padding, and only attention knows where one text ends. It says what is computed and in which order;
+//! a [`Backend`] computes it, in f32 on the CPU or in f16 on CUDA.
 //!
 //! What is folded into the weights when they are loaded, because the function stays the same:
 //! - the token-type row (always type 0) into the position table;
@@ -10,195 +11,112 @@
 //! Position ids are integers from the host: XLM-R counts from `pad_token_id + 1`, BERT from 0.
 //! Reference: `transformers` `modeling_bert.py`, `modeling_xlm_roberta.py`; candle-transformers in the parity tests.
 
-use std::collections::HashMap;
-
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::bert::Config;
 
-use super::kernels;
+use super::EmbedError;
+use super::backend::{Backend, PackedBatch, Pooling, Shape};
+use super::weights::Weights;
 
-/// Score matrices of one attention step stay under this many numbers: long texts go in blocks of queries.
-const MAX_SCORES: usize = 4 << 20;
-
-/// A loaded encoder. Weights are f32.
-pub struct Encoder {
-    word_embeddings: Tensor,
+/// A loaded encoder: the weights, resident on the backend's device.
+pub struct Encoder<B: Backend> {
+    words: B::Matrix,
     /// `[positions, hidden]`, the token-type row added.
-    position_embeddings: Tensor,
-    embedding_norm: NormParameters,
-    layers: Vec<Layer>,
-    heads: usize,
-    hidden: usize,
+    positions: B::Matrix,
+    embedding_norm: B::Parameters,
+    layers: Vec<Layer<B>>,
     position_offset: u32,
     eps: f32,
-    device: Device,
 }
 
-struct Layer {
+struct Layer<B: Backend> {
     /// `[3 * hidden, hidden]`: query, key, value.
-    qkv: Tensor,
-    query_bias: Tensor,
-    output: Tensor,
-    output_norm: NormParameters,
-    intermediate: Tensor,
-    intermediate_bias: Tensor,
-    down: Tensor,
-    down_norm: NormParameters,
+    qkv: B::Matrix,
+    query_bias: B::Parameters,
+    output: B::Matrix,
+    output_norm: B::Parameters,
+    intermediate: B::Matrix,
+    intermediate_bias: B::Parameters,
+    down: B::Matrix,
+    down_norm: B::Parameters,
 }
 
-/// `[3, hidden]`: the bias of the linear layer before, the norm's gain, its shift.
-struct NormParameters(Tensor);
-
-/// How token vectors become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pooling {
-    /// The first token's vector.
-    Cls,
-    /// The mean over all tokens, special tokens included.
-    Mean,
-}
-
-/// Named tensors of a model, whatever prefix its files give the names.
-pub struct Weights {
-    tensors: HashMap<String, Tensor>,
-    prefix: String,
-}
-
-impl Weights {
-    /// Finds the prefix under which the encoder's tensors stand (`""`, `bert.`, `roberta.`, ...).
-    pub fn new(tensors: HashMap<String, Tensor>) -> Result<Self> {
-        const WORDS: &str = "embeddings.word_embeddings.weight";
-        let Some(prefix) = tensors.keys().find_map(|name| name.strip_suffix(WORDS).map(str::to_owned)) else {
-            bail!("the weights have no tensor named '{WORDS}'");
-        };
-        Ok(Self { tensors, prefix })
+/// The sizes of a model, checked.
+pub fn shape(config: &Config) -> Result<Shape, EmbedError> {
+    let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
+    if heads == 0 || !hidden.is_multiple_of(heads) {
+        return Err(EmbedError::Load(format!("{hidden} hidden units do not divide among {heads} heads")));
     }
-
-    fn get(&self, name: &str) -> Result<Tensor> {
-        match self.tensors.get(&format!("{}{name}", self.prefix)) {
-            Some(tensor) => tensor.to_dtype(DType::F32)?.contiguous(),
-            None => bail!("the weights have no tensor named '{}{name}'", self.prefix),
-        }
-    }
+    Ok(Shape { layers: config.num_hidden_layers, hidden, heads, intermediate: config.intermediate_size })
 }
 
-impl Encoder {
-    /// Builds the encoder from a model's weights.
-    pub fn new(config: &Config, position_offset: u32, weights: &Weights) -> Result<Self> {
-        let hidden = config.hidden_size;
-        if config.num_attention_heads == 0 || !hidden.is_multiple_of(config.num_attention_heads) {
-            bail!("{hidden} hidden units do not divide among {} heads", config.num_attention_heads);
+impl<B: Backend> Encoder<B> {
+    /// Makes a model's weights resident. `max_tokens` is the longest text there will be.
+    pub fn load(
+        backend: &B,
+        config: &Config,
+        position_offset: u32,
+        max_tokens: usize,
+        weights: &Weights,
+    ) -> Result<Self, EmbedError> {
+        let shape = shape(config)?;
+        let token_type = weights.get_f32("embeddings.token_type_embeddings.weight")?.get(0)?;
+        let positions =
+            weights.get_f32("embeddings.position_embeddings.weight")?.broadcast_add(&token_type)?.contiguous()?;
+        let rows = positions.dims()[0].saturating_sub(position_offset as usize);
+        if rows < max_tokens {
+            return Err(EmbedError::Load(format!(
+                "the weights have {rows} positions for a limit of {max_tokens} tokens"
+            )));
         }
-        let token_type = weights.get("embeddings.token_type_embeddings.weight")?.get(0)?;
-        let position_embeddings =
-            weights.get("embeddings.position_embeddings.weight")?.broadcast_add(&token_type)?.contiguous()?;
-        let no_bias = Tensor::zeros(hidden, DType::F32, &Device::Cpu)?;
-        let layers = (0..config.num_hidden_layers)
-            .map(|index| Layer::new(weights, &format!("encoder.layer.{index}."), hidden / config.num_attention_heads))
-            .collect::<Result<_>>()?;
+        let no_bias = Tensor::zeros(shape.hidden, DType::F32, &Device::Cpu)?;
         Ok(Self {
-            word_embeddings: weights.get("embeddings.word_embeddings.weight")?,
-            position_embeddings,
-            embedding_norm: NormParameters::new(weights, "embeddings.LayerNorm", &no_bias)?,
-            layers,
-            heads: config.num_attention_heads,
-            hidden,
+            words: backend.matrix(&weights.get("embeddings.word_embeddings.weight")?)?,
+            positions: backend.matrix(&positions)?,
+            embedding_norm: norm(backend, weights, "embeddings.LayerNorm", &no_bias)?,
+            layers: (0..shape.layers)
+                .map(|index| Layer::load(backend, weights, &format!("encoder.layer.{index}."), shape.head_size()))
+                .collect::<Result<_, _>>()?,
             position_offset,
             eps: config.layer_norm_eps as f32,
-            device: Device::Cpu,
         })
     }
 
-    /// Tokens a text may have by the position table's size.
-    pub fn positions(&self) -> usize {
-        self.position_embeddings.dims()[0].saturating_sub(self.position_offset as usize)
-    }
-
     /// One L2-normalised vector of `hidden` numbers for each text; texts are token ids with special tokens.
-    pub fn encode(&self, texts: &[&[u32]], pooling: Pooling) -> Result<Vec<Vec<f32>>> {
-        let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
-        if lengths.contains(&0) {
-            bail!("a text without tokens reached the encoder");
+    pub fn encode(&self, backend: &B, texts: &[&[u32]], pooling: Pooling) -> Result<B::Pooled, EmbedError> {
+        if texts.iter().any(|text| text.is_empty()) {
+            return Err(EmbedError::Compute("a text without tokens reached the encoder".into()));
         }
-        let hidden_states = self.forward(texts, &lengths)?;
-        let mut vectors = Vec::with_capacity(texts.len());
-        let mut start = 0;
-        for &length in &lengths {
-            let tokens = hidden_states.narrow(0, start, length)?;
-            let pooled = match pooling {
-                Pooling::Cls => tokens.get(0)?,
-                Pooling::Mean => tokens.mean(0)?,
-            };
-            vectors.push(l2_normalised(pooled.to_vec1::<f32>()?));
-            start += length;
+        let batch = backend.begin(&PackedBatch::new(texts, self.position_offset))?;
+        let mut x = backend.embed_layer_norm(&batch, &self.words, &self.positions, &self.embedding_norm, self.eps)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            if index + 1 == self.layers.len() {
+                backend.nearly_done()?;
+            }
+            x = self.layer(backend, &batch, layer, x)?;
         }
-        Ok(vectors)
+        backend.pool(batch, x, pooling)
     }
 
-    /// The last layer's hidden states, `[tokens of all texts, hidden]`.
-    fn forward(&self, texts: &[&[u32]], lengths: &[usize]) -> Result<Tensor> {
-        let ids: Vec<u32> = texts.iter().flat_map(|text| text.iter().copied()).collect();
-        let positions: Vec<u32> =
-            lengths.iter().flat_map(|&length| (0..length as u32).map(|index| index + self.position_offset)).collect();
-        let tokens = ids.len();
-        let mut x = self.word_embeddings.index_select(&Tensor::from_vec(ids, tokens, &self.device)?, 0)?;
-        let position_rows =
-            self.position_embeddings.index_select(&Tensor::from_vec(positions, tokens, &self.device)?, 0)?;
-        kernels::bias_residual_layer_norm(&x, &position_rows, &self.embedding_norm.0, self.eps)?;
-        for layer in &self.layers {
-            x = self.layer_forward(layer, &x, lengths)?;
-        }
-        Ok(x)
-    }
-
-    fn layer_forward(&self, layer: &Layer, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-        let qkv = x.matmul(&layer.qkv.t()?)?;
-        kernels::add_bias_to_first_columns(&qkv, &layer.query_bias)?;
-        let context = self.attention(&qkv, lengths)?;
-        let attended = context.matmul(&layer.output.t()?)?;
-        kernels::bias_residual_layer_norm(&attended, x, &layer.output_norm.0, self.eps)?;
-        let inner = attended.matmul(&layer.intermediate.t()?)?;
-        kernels::bias_gelu(&inner, &layer.intermediate_bias)?;
-        let down = inner.matmul(&layer.down.t()?)?;
-        kernels::bias_residual_layer_norm(&down, &attended, &layer.down_norm.0, self.eps)?;
+    fn layer(&self, backend: &B, batch: &B::Batch, layer: &Layer<B>, x: B::Rows) -> Result<B::Rows, EmbedError> {
+        let qkv = backend.linear(&x, &layer.qkv)?;
+        let context = backend.attention(batch, qkv, &layer.query_bias)?;
+        let mut attended = backend.linear(&context, &layer.output)?;
+        drop(context);
+        backend.bias_residual_layer_norm(&mut attended, &x, &layer.output_norm, self.eps)?;
+        drop(x);
+        let mut inner = backend.linear(&attended, &layer.intermediate)?;
+        backend.bias_gelu(&mut inner, &layer.intermediate_bias)?;
+        let mut down = backend.linear(&inner, &layer.down)?;
+        drop(inner);
+        backend.bias_residual_layer_norm(&mut down, &attended, &layer.down_norm, self.eps)?;
         Ok(down)
-    }
-
-    /// `[tokens, 3 * hidden]` -> `[tokens, hidden]`, each text attending to itself alone.
-    fn attention(&self, qkv: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-        let mut contexts = Vec::with_capacity(lengths.len());
-        let mut start = 0;
-        for &length in lengths {
-            contexts.push(self.attention_of_text(&qkv.narrow(0, start, length)?)?);
-            start += length;
-        }
-        if contexts.len() == 1 { contexts.swap_remove(0).contiguous() } else { Tensor::cat(&contexts, 0) }
-    }
-
-    fn attention_of_text(&self, qkv: &Tensor) -> Result<Tensor> {
-        let length = qkv.dims()[0];
-        let head_size = self.hidden / self.heads;
-        // [length, hidden] -> [heads, length, head size], as a view.
-        let heads = |part: usize| -> Result<Tensor> {
-            qkv.narrow(1, part * self.hidden, self.hidden)?.reshape((length, self.heads, head_size))?.transpose(0, 1)
-        };
-        let (query, key, value) = (heads(0)?, heads(1)?.contiguous()?.t()?, heads(2)?.contiguous()?);
-        let block = (MAX_SCORES / (self.heads * length)).clamp(1, length);
-        let mut parts = Vec::with_capacity(length.div_ceil(block));
-        for first in (0..length).step_by(block) {
-            let queries = query.narrow(1, first, block.min(length - first))?.contiguous()?;
-            let scores = queries.matmul(&key)?;
-            kernels::softmax(&scores)?;
-            parts.push(scores.matmul(&value)?);
-        }
-        let context = if parts.len() == 1 { parts.swap_remove(0) } else { Tensor::cat(&parts, 1)? };
-        context.transpose(0, 1)?.reshape((length, self.hidden))
     }
 }
 
-impl Layer {
-    fn new(weights: &Weights, prefix: &str, head_size: usize) -> Result<Self> {
-        let get = |name: &str| weights.get(&format!("{prefix}{name}"));
+impl<B: Backend> Layer<B> {
+    fn load(backend: &B, weights: &Weights, prefix: &str, head_size: usize) -> Result<Self, EmbedError> {
+        let get = |name: &str| weights.get_f32(&format!("{prefix}{name}"));
         let scale = 1.0 / (head_size as f64).sqrt();
         let query = (get("attention.self.query.weight")? * scale)?;
         let qkv = Tensor::cat(&[query, get("attention.self.key.weight")?, get("attention.self.value.weight")?], 0)?;
@@ -206,32 +124,24 @@ impl Layer {
         let value_bias = get("attention.self.value.bias")?;
         let through_output = output.matmul(&value_bias.unsqueeze(1)?)?.squeeze(1)?;
         let output_bias = (get("attention.output.dense.bias")? + through_output)?;
+        let matrix = |name: &str| backend.matrix(&weights.get(&format!("{prefix}{name}"))?);
+        let output_norm = format!("{prefix}attention.output.LayerNorm");
         Ok(Self {
-            qkv,
-            query_bias: (get("attention.self.query.bias")? * scale)?,
-            output,
-            output_norm: NormParameters::new(weights, &format!("{prefix}attention.output.LayerNorm"), &output_bias)?,
-            intermediate: get("intermediate.dense.weight")?,
-            intermediate_bias: get("intermediate.dense.bias")?,
-            down: get("output.dense.weight")?,
-            down_norm: NormParameters::new(weights, &format!("{prefix}output.LayerNorm"), &get("output.dense.bias")?)?,
+            qkv: backend.matrix(&qkv)?,
+            query_bias: backend.parameters(&(get("attention.self.query.bias")? * scale)?)?,
+            output: backend.matrix(&output)?,
+            output_norm: norm(backend, weights, &output_norm, &output_bias)?,
+            intermediate: matrix("intermediate.dense.weight")?,
+            intermediate_bias: backend.parameters(&get("intermediate.dense.bias")?)?,
+            down: matrix("output.dense.weight")?,
+            down_norm: norm(backend, weights, &format!("{prefix}output.LayerNorm"), &get("output.dense.bias")?)?,
         })
     }
 }
 
-impl NormParameters {
-    fn new(weights: &Weights, norm: &str, bias: &Tensor) -> Result<Self> {
-        let gain = weights.get(&format!("{norm}.weight"))?;
-        let shift = weights.get(&format!("{norm}.bias"))?;
-        Ok(Self(Tensor::stack(&[bias, &gain, &shift], 0)?))
-    }
-}
-
-/// The vector scaled to unit norm, summed in f64; a zero vector stays as it is (the store refuses it).
-pub fn l2_normalised(mut vector: Vec<f32>) -> Vec<f32> {
-    let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    if norm > 0.0 {
-        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
-    }
-    vector
+/// `[3, hidden]`: the bias of the linear layer before, the norm's gain, its shift.
+fn norm<B: Backend>(backend: &B, weights: &Weights, name: &str, bias: &Tensor) -> Result<B::Parameters, EmbedError> {
+    let gain = weights.get_f32(&format!("{name}.weight"))?;
+    let shift = weights.get_f32(&format!("{name}.bias"))?;
+    backend.parameters(&Tensor::stack(&[bias, &gain, &shift], 0)?)
 }

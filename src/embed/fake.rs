@@ -1,20 +1,23 @@
 //! A deterministic embedder without a model, for unit tests and for running the whole daemon in tests
 //! (`embedding.model = "fake"`). Texts that share words get similar vectors. It is never chosen by itself.
 
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::encoder::l2_normalised;
-use super::{EmbedError, Embedder, ModelInfo, TextTokenizer, TokenIds};
+use super::backend::l2_normalised;
+use super::{DeviceReport, EmbedError, Embedder, ModelInfo, Shape, TextTokenizer, TokenIds};
 use crate::domain::TokenCounter;
 
 const DIMENSION: usize = 64;
 const MAX_TOKENS: usize = 258;
+const BATCH_TOKENS: usize = 4096;
 
 /// See the file's head.
 pub struct FakeEmbedder {
     info: ModelInfo,
+    finished: VecDeque<Vec<Vec<f32>>>,
 }
 
 impl Default for FakeEmbedder {
@@ -27,7 +30,7 @@ impl Default for FakeEmbedder {
             fingerprint: "fake-1".into(),
             device: "none (fake embedder)".into(),
         };
-        Self { info }
+        Self { info, finished: VecDeque::new() }
     }
 }
 
@@ -40,8 +43,29 @@ impl Embedder for FakeEmbedder {
         Arc::new(WordTokenizer)
     }
 
-    fn embed(&mut self, texts: &[TokenIds]) -> Result<Vec<Vec<f32>>, EmbedError> {
-        Ok(texts.iter().map(|text| bag_of_words(&text.0)).collect())
+    fn batch_tokens(&self) -> usize {
+        BATCH_TOKENS
+    }
+
+    fn start(&mut self, texts: &[TokenIds]) -> Result<(), EmbedError> {
+        self.finished.push_back(texts.iter().map(|text| bag_of_words(&text.0)).collect());
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<Vec<f32>>, EmbedError> {
+        self.finished.pop_front().ok_or_else(|| EmbedError::Compute("no batch was started".into()))
+    }
+
+    fn device(&self) -> DeviceReport {
+        DeviceReport::cpu(0)
+    }
+
+    fn matmul_ceiling(&mut self) -> Result<f64, EmbedError> {
+        Err(EmbedError::Compute("the fake embedder multiplies nothing".into()))
+    }
+
+    fn shape(&self) -> Option<Shape> {
+        None
     }
 }
 

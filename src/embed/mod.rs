@@ -1,16 +1,22 @@
 //! Texts to vectors: the [`Embedder`] trait, the model's tokenizer, and the one thread that owns the model.
 
+mod backend;
 mod batch;
-mod candle;
+mod cpu;
+mod device;
 mod encoder;
 mod fake;
-mod kernels;
+mod load;
 mod model_files;
 mod thread;
 mod tokenizer;
+mod weights;
 
-pub use candle::CandleEmbedder;
+pub use backend::Shape;
+pub use cpu::CpuEmbedder;
+pub use device::{Choice, CudaFacts, DeviceMemory, DeviceReport, DeviceRequest, NoCuda, choose};
 pub use fake::FakeEmbedder;
+pub use load::{DeviceSettings, load, probe};
 pub use model_files::{ModelFiles, ModelSpec};
 pub use thread::{EmbedderCounters, EmbedderHandle, Priority};
 pub use tokenizer::{TextTokenizer, TokenIds};
@@ -45,6 +51,15 @@ pub enum EmbedError {
     /// A text over the model's limit reached the encoder: texts are split before, never cut here.
     #[error("a text of {tokens} tokens is over the model's limit of {limit}")]
     TooLong { tokens: usize, limit: usize },
+    /// There is no device as asked for: it may come (a driver that is loaded late), so a restart may help.
+    #[error("{0}")]
+    NoDevice(String),
+    /// The device has no room for it now: other programs may leave the card.
+    #[error("out of memory on the GPU: {0}")]
+    OutOfMemory(String),
+    /// The device failed in a way that this process cannot recover from.
+    #[error("the GPU is lost to this process: {0}")]
+    DeviceLost(String),
     /// The computation failed.
     #[error("the embedding failed: {0}")]
     Compute(String),
@@ -53,13 +68,47 @@ pub enum EmbedError {
     Stopped,
 }
 
-/// A loaded model. It is owned by one thread, so it needs no lock.
+impl From<candle_core::Error> for EmbedError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Compute(error.to_string())
+    }
+}
+
+/// A loaded model on its device. It is owned by one thread, so it needs no lock.
 pub trait Embedder: Send {
     fn info(&self) -> &ModelInfo;
 
     /// The model's tokenizer, to be used on the caller's thread.
     fn tokenizer(&self) -> Arc<dyn TextTokenizer>;
 
-    /// One L2-normalised vector (`dimension` numbers, f32) for each text, in the texts' order.
-    fn embed(&mut self, texts: &[TokenIds]) -> Result<Vec<Vec<f32>>, EmbedError>;
+    /// Tokens a batch should have at most; a longer text goes alone. Each [`EmbedError::OutOfMemory`] of `start` halves
+    /// it, down to one.
+    fn batch_tokens(&self) -> usize;
+
+    /// Hands a batch to the device. Where the device works by itself this returns at once; at most two batches may be
+    /// unfinished. After an error the batch is not started.
+    fn start(&mut self, texts: &[TokenIds]) -> Result<(), EmbedError>;
+
+    /// Waits until the batch started last is nearly done, so that the device will not idle if the next one comes now.
+    fn wait_until_nearly_done(&mut self) -> Result<(), EmbedError> {
+        Ok(())
+    }
+
+    /// The oldest unfinished batch: one L2-normalised vector (`dimension` numbers, f32) for each text, in the texts'
+    /// order.
+    fn finish(&mut self) -> Result<Vec<Vec<f32>>, EmbedError>;
+
+    fn device(&self) -> DeviceReport;
+
+    /// What the device reaches in a large matrix product of the encoder's precision, in operations a second.
+    fn matmul_ceiling(&mut self) -> Result<f64, EmbedError>;
+
+    /// The model's sizes; None where nothing is computed.
+    fn shape(&self) -> Option<Shape>;
+
+    /// One batch from start to end.
+    fn embed(&mut self, texts: &[TokenIds]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        self.start(texts)?;
+        self.finish()
+    }
 }

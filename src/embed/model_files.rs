@@ -10,8 +10,8 @@ use candle_transformers::models::bert::{Config, HiddenAct, PositionEmbeddingType
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::EmbedError;
-use super::encoder::Pooling;
+use super::backend::Pooling;
+use super::{EmbedError, ModelInfo};
 
 /// A model by the names the contract and the hub know it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +160,18 @@ impl ModelFiles {
         let fingerprint = fingerprint(&config_path, &tokenizer, weights.path(), pooling, max_tokens)
             .map_err(|error| EmbedError::Load(format!("model directory {}: {error}", directory.display())))?;
         Ok(Self { spec, config, pooling, position_offset, max_tokens, tokenizer, weights, fingerprint })
+    }
+
+    /// What is known of the model once it is loaded on `device`.
+    pub fn model_info(&self, device: String) -> ModelInfo {
+        ModelInfo {
+            id: self.spec.id.clone(),
+            name: self.spec.name.clone(),
+            dimension: self.config.hidden_size,
+            max_tokens: self.max_tokens,
+            fingerprint: self.fingerprint.clone(),
+            device,
+        }
     }
 
     /// Fetches a model from the Hugging Face hub into `cache` (the hub's own cache layout) and opens it.

@@ -1,17 +1,19 @@
 //! The one thread that owns the model, and the handle through which everybody else asks it for vectors.
 //!
-//! Bulk requests (a book's texts) go through in batches by token budget; an interactive request (a query) goes before
-//! the next batch. The queue is bounded: a caller with a bulk request waits while others are in line. The thread never
-//! tokenises and never touches a file.
+//! Texts of several bulk requests (a request is a book's texts) go through the device together, in batches cut by
+//! tokens. An interactive request (a query) goes before the next batch, and the next batch is chosen only when the one
+//! in work is nearly done: so a query waits for one batch at most, and the device never waits for the host. The line is
+//! bounded: a caller with a bulk request waits while others are in line. The thread never tokenises and never touches a
+//! file, and no failure of a batch ends it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::Instant;
 
-use super::encoder::l2_normalised;
-use super::{EmbedError, Embedder, ModelInfo, TextTokenizer, TokenIds, batch};
+use super::backend::{Shape, l2_normalised};
+use super::{DeviceReport, EmbedError, Embedder, ModelInfo, TextTokenizer, TokenIds, batch};
 
 /// Bulk requests in line before callers wait.
 const MAX_BULK_REQUESTS: usize = 4;
@@ -28,26 +30,47 @@ pub enum Priority {
 
 type Reply = mpsc::SyncSender<Result<Vec<Vec<f32>>, EmbedError>>;
 
-/// A request in work: batches still to do, and the vectors so far.
+/// A request in work.
 struct Request {
+    priority: Priority,
     texts: Vec<TokenIds>,
-    batches: VecDeque<Vec<usize>>,
+    /// The texts that are still to do, the next one first, and their lengths.
+    todo: VecDeque<usize>,
+    /// Texts whose vectors are not here yet.
+    missing: usize,
     vectors: Vec<Vec<f32>>,
+    /// After a failure in a batch with others it goes through in batches of its own, so that the fault is found.
+    alone: bool,
     reply: Reply,
+}
+
+/// Texts of one or several requests that go through the device together.
+struct Batch {
+    /// The request and the index of the text in it, for each text.
+    owners: Vec<(u64, usize)>,
+    texts: Vec<TokenIds>,
 }
 
 #[derive(Default)]
 struct Line {
-    interactive: VecDeque<Request>,
-    bulk: VecDeque<Request>,
+    requests: HashMap<u64, Request>,
+    next_id: u64,
+    /// Requests with texts to do, the oldest first.
+    interactive: VecDeque<u64>,
+    bulk: VecDeque<u64>,
+    /// Questions for the device itself, answered between two batches.
+    ceilings: VecDeque<mpsc::SyncSender<Result<f64, EmbedError>>>,
     stopped: bool,
 }
 
 struct Shared {
     line: Mutex<Line>,
     changed: Condvar,
+    /// As the thread last saw it.
+    device: Mutex<(DeviceReport, usize)>,
     tokens: AtomicU64,
     texts: AtomicU64,
+    batches: AtomicU64,
     busy_us: AtomicU64,
 }
 
@@ -57,7 +80,7 @@ pub struct EmbedderHandle {
     shared: Arc<Shared>,
     info: Arc<ModelInfo>,
     tokenizer: Arc<dyn TextTokenizer>,
-    batch_tokens: usize,
+    shape: Option<Shape>,
 }
 
 /// Counters since the start.
@@ -65,13 +88,14 @@ pub struct EmbedderHandle {
 pub struct EmbedderCounters {
     pub tokens: u64,
     pub texts: u64,
+    pub batches: u64,
     /// Seconds in which the model computed.
     pub busy_seconds: f64,
 }
 
 impl EmbedderHandle {
-    /// Warms the model up, then hands it to its thread. `batch_tokens` is the budget of one batch.
-    pub fn spawn(mut embedder: Box<dyn Embedder>, batch_tokens: usize) -> Result<Self, EmbedError> {
+    /// Warms the model up, then hands it to its thread.
+    pub fn spawn(mut embedder: Box<dyn Embedder>) -> Result<Self, EmbedError> {
         LOADS.fetch_add(1, Ordering::Relaxed);
         let info = Arc::new(embedder.info().clone());
         let tokenizer = embedder.tokenizer();
@@ -79,16 +103,28 @@ impl EmbedderHandle {
         let shared = Arc::new(Shared {
             line: Mutex::default(),
             changed: Condvar::new(),
+            device: Mutex::new((embedder.device(), embedder.batch_tokens())),
             tokens: AtomicU64::new(0),
             texts: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
             busy_us: AtomicU64::new(0),
         });
+        let shape = embedder.shape();
         let thread_shared = shared.clone();
         std::thread::Builder::new()
             .name("embedder".into())
-            .spawn(move || run(&thread_shared, embedder.as_mut()))
+            .spawn(move || {
+                let _guard = EndGuard(&thread_shared);
+                Worker {
+                    shared: &thread_shared,
+                    embedder: embedder.as_mut(),
+                    unfinished: VecDeque::new(),
+                    busy_since: None,
+                }
+                .run();
+            })
             .map_err(|error| EmbedError::Load(format!("the embedder's thread cannot be started: {error}")))?;
-        Ok(Self { shared, info, tokenizer, batch_tokens })
+        Ok(Self { shared, info, tokenizer, shape })
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -108,8 +144,37 @@ impl EmbedderHandle {
         EmbedderCounters {
             tokens: self.shared.tokens.load(Ordering::Relaxed),
             texts: self.shared.texts.load(Ordering::Relaxed),
+            batches: self.shared.batches.load(Ordering::Relaxed),
             busy_seconds: self.shared.busy_us.load(Ordering::Relaxed) as f64 / 1e6,
         }
+    }
+
+    /// The device as it was after the last batch.
+    pub fn device(&self) -> DeviceReport {
+        self.shared.device().0.clone()
+    }
+
+    /// Tokens a batch has at most, as of now.
+    pub fn batch_tokens(&self) -> usize {
+        self.shared.device().1
+    }
+
+    /// The model's floating-point operations for texts of these lengths.
+    pub fn flops(&self, lengths: &[usize]) -> f64 {
+        self.shape.map_or(0.0, |shape| lengths.iter().map(|&length| shape.flops(length)).sum())
+    }
+
+    /// Measures what the device reaches in a large matrix product, in operations a second.
+    pub fn matmul_ceiling(&self) -> Result<f64, EmbedError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let mut line = self.shared.lock();
+        if line.stopped {
+            return Err(EmbedError::Stopped);
+        }
+        line.ceilings.push_back(reply);
+        drop(line);
+        self.shared.changed.notify_all();
+        answer.recv().unwrap_or(Err(EmbedError::Stopped))
     }
 
     /// One unit vector for each text, in order. A text over the model's limit is embedded in windows, whose vectors
@@ -124,7 +189,7 @@ impl EmbedderHandle {
             }
         }
         let whole = owners.iter().map(|(owner, _)| *owner).eq(0..texts.len());
-        let vectors = self.embed_tokens(pieces, priority)?;
+        let vectors = self.embed_ids(pieces, priority)?;
         if whole {
             return Ok(vectors);
         }
@@ -162,16 +227,27 @@ impl EmbedderHandle {
         }
     }
 
-    fn embed_tokens(&self, texts: Vec<TokenIds>, priority: Priority) -> Result<Vec<Vec<f32>>, EmbedError> {
+    /// One unit vector for each text, given as token ids with special tokens, in order.
+    ///
+    /// # Errors
+    /// [`EmbedError::TooLong`] for a text over the model's limit; whatever the device reports.
+    pub fn embed_ids(&self, texts: Vec<TokenIds>, priority: Priority) -> Result<Vec<Vec<f32>>, EmbedError> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
         let lengths: Vec<usize> = texts.iter().map(|text| text.0.len()).collect();
+        let limit = self.info.max_tokens;
+        if let Some(&tokens) = lengths.iter().find(|&&tokens| tokens > limit) {
+            return Err(EmbedError::TooLong { tokens, limit });
+        }
         let (reply, answer) = mpsc::sync_channel(1);
         let request = Request {
-            batches: batch::by_token_budget(&lengths, self.batch_tokens).into(),
+            priority,
+            todo: batch::longest_first(&lengths).into(),
+            missing: texts.len(),
             vectors: vec![Vec::new(); texts.len()],
             texts,
+            alone: false,
             reply,
         };
         let mut line = self.shared.lock();
@@ -181,19 +257,120 @@ impl EmbedderHandle {
         if line.stopped {
             return Err(EmbedError::Stopped);
         }
-        match priority {
-            Priority::Interactive => line.interactive.push_back(request),
-            Priority::Bulk => line.bulk.push_back(request),
-        }
+        line.add(request);
         drop(line);
         self.shared.changed.notify_all();
         answer.recv().unwrap_or(Err(EmbedError::Stopped))
     }
 
-    /// Ends the thread after the batch in hand; requests in line get [`EmbedError::Stopped`].
+    /// Ends the thread after the batches in hand; requests in line get [`EmbedError::Stopped`].
     pub fn stop(&self) {
         self.shared.lock().stopped = true;
         self.shared.changed.notify_all();
+    }
+}
+
+impl Line {
+    fn add(&mut self, request: Request) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.in_line(request.priority).push_back(id);
+        self.requests.insert(id, request);
+    }
+
+    fn in_line(&mut self, priority: Priority) -> &mut VecDeque<u64> {
+        match priority {
+            Priority::Interactive => &mut self.interactive,
+            Priority::Bulk => &mut self.bulk,
+        }
+    }
+
+    /// The next batch: interactive requests alone, else bulk requests in the order they came.
+    fn take_batch(&mut self, budget: usize) -> Option<Batch> {
+        let priority = if self.interactive.is_empty() { Priority::Bulk } else { Priority::Interactive };
+        let mut ids: Vec<u64> = self.in_line(priority).iter().copied().collect();
+        let alone = |id: &u64| self.requests.get(id).is_some_and(|request| request.alone);
+        if ids.first().is_some_and(alone) {
+            ids.truncate(1);
+        } else {
+            ids.retain(|id| !alone(id));
+        }
+        let lengths: Vec<Vec<usize>> = ids.iter().map(|id| self.lengths_to_do(*id, budget)).collect();
+        let lines: Vec<&[usize]> = lengths.iter().map(Vec::as_slice).collect();
+        let mut batch = Batch { owners: Vec::new(), texts: Vec::new() };
+        for (id, taken) in ids.into_iter().zip(batch::take_by_token_budget(&lines, budget)) {
+            let Some(request) = self.requests.get_mut(&id) else { continue };
+            for index in request.todo.drain(..taken.min(request.todo.len())) {
+                batch.owners.push((id, index));
+                batch.texts.push(request.texts[index].clone());
+            }
+            if request.todo.is_empty() {
+                self.in_line(priority).retain(|other| *other != id);
+            }
+        }
+        (!batch.owners.is_empty()).then_some(batch)
+    }
+
+    /// Lengths of a request's next texts, as many as a budget can hold and one more.
+    fn lengths_to_do(&self, id: u64, budget: usize) -> Vec<usize> {
+        let Some(request) = self.requests.get(&id) else { return Vec::new() };
+        let mut tokens = 0;
+        let within = |length: &usize| {
+            let before = tokens;
+            tokens += length;
+            before <= budget
+        };
+        request.todo.iter().map(|&index| request.texts[index].0.len()).take_while(within).collect()
+    }
+
+    /// Puts a batch's texts back to the front of their requests.
+    fn put_back(&mut self, batch: Batch, alone: bool) {
+        for &(id, index) in batch.owners.iter().rev() {
+            let Some(request) = self.requests.get_mut(&id) else { continue };
+            request.alone |= alone;
+            let priority = request.priority;
+            request.todo.push_front(index);
+            let line = self.in_line(priority);
+            if !line.contains(&id) {
+                line.push_front(id);
+            }
+        }
+    }
+
+    fn fail(&mut self, batch: &Batch, error: EmbedError) {
+        let mut error = Some(error);
+        for (id, _) in &batch.owners {
+            let Some(request) = self.requests.remove(id) else { continue };
+            self.in_line(request.priority).retain(|other| other != id);
+            let error = error.take().unwrap_or_else(|| EmbedError::Compute("another text of the batch failed".into()));
+            // The caller may have gone away; then nobody needs the answer.
+            let _ = request.reply.send(Err(error));
+        }
+    }
+
+    fn deliver(&mut self, batch: Batch, vectors: Vec<Vec<f32>>) {
+        for ((id, index), vector) in batch.owners.into_iter().zip(vectors) {
+            let Some(request) = self.requests.get_mut(&id) else { continue };
+            request.vectors[index] = vector;
+            request.missing -= 1;
+            if request.missing == 0
+                && let Some(request) = self.requests.remove(&id)
+            {
+                let _ = request.reply.send(Ok(request.vectors));
+            }
+        }
+    }
+}
+
+impl Batch {
+    fn tokens(&self) -> usize {
+        self.texts.iter().map(|text| text.0.len()).sum()
+    }
+
+    fn requests(&self) -> usize {
+        let mut ids: Vec<u64> = self.owners.iter().map(|(id, _)| *id).collect();
+        ids.dedup();
+        ids.len()
     }
 }
 
@@ -203,21 +380,8 @@ impl Shared {
         self.line.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The next request to work on; None when stopped.
-    fn next(&self) -> Option<(Request, Priority)> {
-        let mut line = self.lock();
-        loop {
-            if line.stopped {
-                return None;
-            }
-            if let Some(request) = line.interactive.pop_front() {
-                return Some((request, Priority::Interactive));
-            }
-            if let Some(request) = line.bulk.pop_front() {
-                return Some((request, Priority::Bulk));
-            }
-            line = self.changed.wait(line).unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
+    fn device(&self) -> MutexGuard<'_, (DeviceReport, usize)> {
+        self.device.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -228,101 +392,139 @@ impl Drop for EndGuard<'_> {
     fn drop(&mut self) {
         let mut line = self.0.lock();
         line.stopped = true;
-        line.interactive.clear();
-        line.bulk.clear();
+        line.requests.clear();
+        line.ceilings.clear();
         drop(line);
         self.0.changed.notify_all();
     }
 }
 
-fn run(shared: &Shared, embedder: &mut dyn Embedder) {
-    let _guard = EndGuard(shared);
-    while let Some((mut request, priority)) = shared.next() {
-        // A batch that panics fails its request; the model itself is not changed by embedding.
-        let result = catch_unwind(AssertUnwindSafe(|| embed_one_batch(shared, embedder, &mut request)))
-            .unwrap_or_else(|_| Err(EmbedError::Compute("the model's code panicked; this is a bug".into())));
-        match result {
-            Ok(()) if request.batches.is_empty() => {
-                // The caller may have gone away; then nobody needs the answer.
-                let _ = request.reply.send(Ok(std::mem::take(&mut request.vectors)));
+/// What the thread works with.
+struct Worker<'a> {
+    shared: &'a Shared,
+    embedder: &'a mut dyn Embedder,
+    /// Started and not finished, the oldest first: at most two.
+    unfinished: VecDeque<Batch>,
+    /// Since when the device has had work, or since that time was last counted.
+    busy_since: Option<Instant>,
+}
+
+/// What to do next.
+enum Next {
+    Start(Batch),
+    /// Nothing is in line: wait for what the device has.
+    Finish,
+    Measure(mpsc::SyncSender<Result<f64, EmbedError>>),
+    Stop,
+}
+
+impl Worker<'_> {
+    fn run(&mut self) {
+        loop {
+            match self.next() {
+                Next::Start(batch) => self.start(batch),
+                Next::Finish => self.finish(),
+                Next::Measure(reply) => {
+                    let _ = reply.send(guarded(|| self.embedder.matmul_ceiling()));
+                }
+                Next::Stop => break,
             }
-            Ok(()) => match priority {
-                Priority::Interactive => shared.lock().interactive.push_front(request),
-                // Back to the front: a book in work is finished before the next one's first batch.
-                Priority::Bulk => shared.lock().bulk.push_front(request),
-            },
-            Err(error) => {
-                let _ = request.reply.send(Err(error));
+            // The batch before is done by now or soon; its callers get their vectors while the device works.
+            while self.unfinished.len() > 1 {
+                self.finish();
+            }
+            if !self.unfinished.is_empty()
+                && let Err(error) = guarded(|| self.embedder.wait_until_nearly_done())
+            {
+                tracing::debug!("the embedder does not say when it is nearly done: {error}");
             }
         }
-        shared.changed.notify_all();
+        while !self.unfinished.is_empty() {
+            self.finish();
+        }
+    }
+
+    /// Waits for work where the device has none.
+    fn next(&self) -> Next {
+        let budget = self.embedder.batch_tokens();
+        let mut line = self.shared.lock();
+        loop {
+            if line.stopped {
+                return Next::Stop;
+            }
+            if let Some(reply) = line.ceilings.pop_front() {
+                if self.unfinished.is_empty() {
+                    return Next::Measure(reply);
+                }
+                line.ceilings.push_front(reply);
+                return Next::Finish;
+            }
+            if let Some(batch) = line.take_batch(budget) {
+                return Next::Start(batch);
+            }
+            if !self.unfinished.is_empty() {
+                return Next::Finish;
+            }
+            line = self.shared.changed.wait(line).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+
+    fn start(&mut self, batch: Batch) {
+        let since = *self.busy_since.get_or_insert_with(Instant::now);
+        match guarded(|| self.embedder.start(&batch.texts)) {
+            Ok(()) => {
+                self.busy_since = Some(since);
+                self.unfinished.push_back(batch);
+            }
+            Err(error) => self.failed(batch, error),
+        }
+        // Callers that wait for room in the line.
+        self.shared.changed.notify_all();
+    }
+
+    fn finish(&mut self) {
+        let Some(batch) = self.unfinished.pop_front() else { return };
+        let result = guarded(|| self.embedder.finish());
+        self.count_busy_time();
+        match result {
+            Ok(vectors) => {
+                self.shared.tokens.fetch_add(batch.tokens() as u64, Ordering::Relaxed);
+                self.shared.texts.fetch_add(batch.texts.len() as u64, Ordering::Relaxed);
+                self.shared.batches.fetch_add(1, Ordering::Relaxed);
+                self.shared.lock().deliver(batch, vectors);
+            }
+            Err(error) => self.failed(batch, error),
+        }
+        *self.shared.device() = (self.embedder.device(), self.embedder.batch_tokens());
+    }
+
+    fn count_busy_time(&mut self) {
+        if let Some(since) = self.busy_since {
+            self.shared.busy_us.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
+        }
+        self.busy_since = (!self.unfinished.is_empty()).then(Instant::now);
+    }
+
+    /// A batch of several requests is taken apart, so that a fault meets the request it belongs to; one that ran out of
+    /// memory is tried again in what the embedder has made a smaller budget. What fails alone fails.
+    fn failed(&mut self, batch: Batch, error: EmbedError) {
+        if self.unfinished.is_empty() {
+            self.busy_since = None;
+        }
+        let mut line = self.shared.lock();
+        match error {
+            EmbedError::OutOfMemory(_) if batch.texts.len() > 1 => line.put_back(batch, false),
+            EmbedError::Compute(_) if batch.requests() > 1 => line.put_back(batch, true),
+            error => line.fail(&batch, error),
+        }
     }
 }
 
-fn embed_one_batch(shared: &Shared, embedder: &mut dyn Embedder, request: &mut Request) -> Result<(), EmbedError> {
-    let Some(batch) = request.batches.pop_front() else { return Ok(()) };
-    let texts: Vec<TokenIds> =
-        batch.iter().map(|&index| std::mem::replace(&mut request.texts[index], TokenIds(vec![]))).collect();
-    let tokens: usize = texts.iter().map(|text| text.0.len()).sum();
-    let started = Instant::now();
-    let vectors = embedder.embed(&texts)?;
-    shared.busy_us.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
-    shared.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
-    shared.texts.fetch_add(texts.len() as u64, Ordering::Relaxed);
-    for (index, vector) in batch.into_iter().zip(vectors) {
-        request.vectors[index] = vector;
-    }
-    Ok(())
+/// A batch that panics fails; the model itself is not changed by embedding.
+fn guarded<T>(work: impl FnOnce() -> Result<T, EmbedError>) -> Result<T, EmbedError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(EmbedError::Compute("the model's code panicked; this is a bug".into())))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::FakeEmbedder;
-    use super::*;
-
-    #[test]
-    fn long_texts_are_split_and_no_word_is_dropped() {
-        let handle = EmbedderHandle::spawn(Box::new(FakeEmbedder::default()), 100).unwrap();
-        let long: String = (0..1000).map(|n| format!("word{n} ")).collect();
-        let pieces = handle.within_limit(&long);
-        let tokens: usize = pieces.iter().map(|piece| piece.0.len() - 2).sum();
-        assert_eq!(tokens, 1000);
-        let vectors = handle.embed(&[long.as_str(), "short"], Priority::Bulk).unwrap();
-        for vector in &vectors {
-            let norm: f32 = vector.iter().map(|x| x * x).sum();
-            assert!((norm - 1.0).abs() < 1e-4);
-        }
-    }
-
-    /// Panics on texts of three tokens.
-    struct Fragile(FakeEmbedder);
-
-    impl Embedder for Fragile {
-        fn info(&self) -> &ModelInfo {
-            self.0.info()
-        }
-
-        fn tokenizer(&self) -> Arc<dyn TextTokenizer> {
-            self.0.tokenizer()
-        }
-
-        fn embed(&mut self, texts: &[TokenIds]) -> Result<Vec<Vec<f32>>, EmbedError> {
-            assert!(texts.iter().all(|text| text.0.len() != 3), "a bug in the model's code");
-            self.0.embed(texts)
-        }
-    }
-
-    #[test]
-    fn a_panic_fails_its_request_and_no_other() {
-        let handle = EmbedderHandle::spawn(Box::new(Fragile(FakeEmbedder::default())), 100).unwrap();
-        assert!(matches!(handle.embed(&["one"], Priority::Bulk), Err(EmbedError::Compute(_))));
-        assert_eq!(handle.embed(&["two words"], Priority::Interactive).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_stopped_embedder_says_so() {
-        let handle = EmbedderHandle::spawn(Box::new(FakeEmbedder::default()), 100).unwrap();
-        handle.stop();
-        assert!(matches!(handle.embed(&["x"], Priority::Bulk), Err(EmbedError::Stopped)));
-    }
-}
+mod tests;

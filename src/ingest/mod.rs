@@ -128,7 +128,10 @@ impl From<EmbedError> for JobError {
         match error {
             EmbedError::Stopped => Self::Interrupted,
             EmbedError::TooLong { .. } => Self::Failed(Failure::book(error)),
-            EmbedError::Load(_) | EmbedError::Fetch(_) | EmbedError::Compute(_) => {
+            // The card's other tenants may leave: no fault of the book.
+            EmbedError::OutOfMemory(_) => Self::Failed(Failure::dependency(error)),
+            EmbedError::DeviceLost(_) => Self::Failed(Failure::fatal(error)),
+            EmbedError::Load(_) | EmbedError::Fetch(_) | EmbedError::NoDevice(_) | EmbedError::Compute(_) => {
                 Self::Failed(Failure::transient(error))
             }
         }

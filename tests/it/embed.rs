@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use alexandria_ingestd::embed::{CandleEmbedder, Embedder, EmbedderHandle, ModelFiles, ModelSpec, Priority, TokenIds};
+use alexandria_ingestd::embed::{CpuEmbedder, Embedder, EmbedderHandle, ModelFiles, ModelSpec, Priority, TokenIds};
 
 use crate::support::model_directory;
 
@@ -14,9 +14,9 @@ struct Reference {
     vector: Vec<f32>,
 }
 
-fn load(name: &str) -> CandleEmbedder {
+fn load(name: &str) -> CpuEmbedder {
     let files = ModelFiles::open(ModelSpec::from_name(name), &model_directory(name)).unwrap();
-    CandleEmbedder::load(files, "cpu", 0).unwrap()
+    CpuEmbedder::load(files, 0, 0).unwrap()
 }
 
 fn references(file: &str) -> Vec<Reference> {
@@ -103,7 +103,7 @@ fn slow_the_packed_encoder_equals_candle_transformers() {
 
 #[test]
 fn slow_a_text_over_the_limit_is_split_not_cut() {
-    let handle = EmbedderHandle::spawn(Box::new(load("minilm")), 4096).unwrap();
+    let handle = EmbedderHandle::spawn(Box::new(load("minilm"))).unwrap();
     let head = "The parser reads a grammar and builds a tree of nodes. ".repeat(40);
     let with_tail = format!("{head} {}", "Whales sing in the ocean at night. ".repeat(40));
     let vectors = handle.embed(&[head.as_str(), with_tail.as_str(), "whales singing"], Priority::Bulk).unwrap();
