@@ -1,0 +1,692 @@
+// The encoder's own kernels: everything of a forward pass but the matrix products, which cuBLAS computes.
+//
+// Activations are fp16, row-major, packed: the rows of all texts stand one after the other without padding. Biases,
+// gains, shifts, sums, softmax, normalisation and pooling are fp32. Compiled by nvcc to PTX for compute_80, which the
+// driver translates for the card (Ampere or newer), and by g++ for the emulated GPU of the tests (ALEXANDRIA_EMULATED):
+// so every instruction without a C++ form stands in a wrapper below that has a twin there, and nothing else may differ.
+//
+// Never: read or write beyond a text's rows, let uninitialised shared memory reach a result (0 * NaN is NaN, so rows
+// beyond a text's end are zeros), let a sum of finite numbers become infinite in fp16, index rows in 32 bits.
+
+#ifdef ALEXANDRIA_EMULATED
+#include "cuda_on_cpu.h"
+#else
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+// Shared memory of a block, aligned so that the swizzle may be an exclusive or on the address.
+#define SHARED_ARRAY(type, name, count) __shared__ __align__(128) type name[count]
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// `d += a * b`: a is 16x16 by rows, b 16x8 by columns, d 16x8. A lane's share is in the PTX ISA, "mma.m16n8k16".
+__device__ __forceinline__ void mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Four 8x8 matrices of halves; lanes 8i..8i+7 name the rows of matrix i.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&matrices)[4], uint32_t row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&matrices)[4], uint32_t row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+// Copies `bytes` (0 or 16) and fills up to 16 with zeros, in the background; past the L1 cache.
+__device__ __forceinline__ void cp_async_16(uint32_t to, const void* from, uint32_t bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
+                 "r"(bytes)
+                 : "memory");
+}
+
+__device__ __forceinline__ void cp_async_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Waits until at most `PENDING` of this thread's groups are under way.
+template <int PENDING>
+__device__ __forceinline__ void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+__device__ __forceinline__ void shared_store_4(uint32_t to, uint32_t value) {
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
+}
+
+__device__ __forceinline__ void shared_store_16(uint32_t to, uint4 value) {
+    asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(value.x), "r"(value.y), "r"(value.z),
+                 "r"(value.w)
+                 : "memory");
+}
+
+__device__ __forceinline__ uint4 shared_load_16(uint32_t from) {
+    uint4 value;
+    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "r"(from)
+                 : "memory");
+    return value;
+}
+
+// 2^x and 1/x to about 2 units in the last place of fp32.
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float reciprocal_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Two halves, rounded to the nearest even, beyond the largest finite half clamped to it.
+__device__ __forceinline__ uint32_t pack_halves(float low, float high) {
+    uint32_t packed;
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+__device__ __forceinline__ float2 unpack_halves(uint32_t packed) {
+    return __half22float2(*reinterpret_cast<const __half2*>(&packed));
+}
+
+// Both halves clamped to the finite range: a matrix product that overflowed counts as the largest finite number.
+__device__ __forceinline__ uint32_t clamp_halves(uint32_t packed) {
+    const uint32_t largest = 0x7bff7bff, lowest = 0xfbfffbff;
+    asm("min.f16x2 %0, %0, %1;" : "+r"(packed) : "r"(largest));
+    asm("max.f16x2 %0, %0, %1;" : "+r"(packed) : "r"(lowest));
+    return packed;
+}
+#endif
+
+namespace {
+
+constexpr uint32_t WARP = 32;
+constexpr uint32_t ALL_LANES = 0xffffffff;
+// Halves in a 16-byte access.
+constexpr uint32_t CHUNK = 8;
+
+__device__ __forceinline__ uint4 load_16(const void* from) {
+    return *static_cast<const uint4*>(from);
+}
+
+__device__ __forceinline__ void store_16(void* to, uint4 value) {
+    *static_cast<uint4*>(to) = value;
+}
+
+__device__ __forceinline__ void load_floats(float (&x)[CHUNK], const float* from) {
+    const float4 low = *reinterpret_cast<const float4*>(from), high = *reinterpret_cast<const float4*>(from + 4);
+    x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
+    x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
+}
+
+__device__ __forceinline__ void unpack_chunk(float (&x)[CHUNK], uint4 packed) {
+    const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+    for (int word = 0; word < 4; ++word) {
+        const float2 pair = unpack_halves(clamp_halves(words[word]));
+        x[2 * word] = pair.x;
+        x[2 * word + 1] = pair.y;
+    }
+}
+
+__device__ __forceinline__ uint4 pack_chunk(const float (&x)[CHUNK]) {
+    uint4 packed;
+    packed.x = pack_halves(x[0], x[1]);
+    packed.y = pack_halves(x[2], x[3]);
+    packed.z = pack_halves(x[4], x[5]);
+    packed.w = pack_halves(x[6], x[7]);
+    return packed;
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+        x += __shfl_xor_sync(ALL_LANES, x, distance);
+    }
+    return x;
+}
+
+// ---------------------------------------------------------------------------------------------- layer norm
+
+constexpr uint32_t ROWS_PER_BLOCK = 8;
+// 16-byte chunks of a row that a lane holds in registers: rows of up to 1024 numbers are read from memory once.
+constexpr uint32_t HELD_CHUNKS = 4;
+
+// `sum[i] = a[i] + b[i] + bias[i]` for one chunk.
+__device__ __forceinline__ void add_chunk(float (&sum)[CHUNK], uint4 a, uint4 b, const float* bias) {
+    float other[CHUNK], biases[CHUNK];
+    unpack_chunk(sum, a);
+    unpack_chunk(other, b);
+    load_floats(biases, bias);
+#pragma unroll
+    for (uint32_t i = 0; i < CHUNK; ++i) {
+        sum[i] += other[i] + biases[i];
+    }
+}
+
+__device__ __forceinline__ float total(const float (&x)[CHUNK]) {
+    return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
+}
+
+__device__ __forceinline__ float squared_distance(const float (&x)[CHUNK], float mean) {
+    float squares = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < CHUNK; ++i) {
+        squares += (x[i] - mean) * (x[i] - mean);
+    }
+    return squares;
+}
+
+__device__ __forceinline__ void store_normalised(__half* to, const float (&x)[CHUNK], float mean, float scale,
+                                                 const float* gain, const float* shift) {
+    float gains[CHUNK], shifts[CHUNK], y[CHUNK];
+    load_floats(gains, gain);
+    load_floats(shifts, shift);
+#pragma unroll
+    for (uint32_t i = 0; i < CHUNK; ++i) {
+        y[i] = (x[i] - mean) * scale * gains[i] + shifts[i];
+    }
+    store_16(to, pack_chunk(y));
+}
+
+// `out = layer_norm(a + b + bias) * gain + shift` for one row by one warp; `out` may be `a`. The variance is summed
+// from the differences to the mean, not from the squares, which cancel in fp32.
+__device__ __forceinline__ void layer_norm_row(__half* out, const __half* a, const __half* b, const float* parameters,
+                                               uint32_t hidden, float eps) {
+    const uint32_t lane = threadIdx.x % WARP;
+    const uint32_t chunks = hidden / CHUNK;
+    const float* gain = parameters + hidden;
+    const float* shift = gain + hidden;
+    const float share = 1.0f / static_cast<float>(hidden);
+    float sum = 0, squares = 0;
+    if (chunks <= HELD_CHUNKS * WARP) {
+        uint4 first[HELD_CHUNKS], second[HELD_CHUNKS];
+        float x[HELD_CHUNKS][CHUNK];
+        // All loads before the first use, so that one latency covers them.
+#pragma unroll
+        for (uint32_t held = 0; held < HELD_CHUNKS; ++held) {
+            const uint32_t chunk = lane + held * WARP;
+            if (chunk < chunks) {
+                first[held] = load_16(a + chunk * CHUNK);
+                second[held] = load_16(b + chunk * CHUNK);
+            }
+        }
+#pragma unroll
+        for (uint32_t held = 0; held < HELD_CHUNKS; ++held) {
+            const uint32_t chunk = lane + held * WARP;
+            if (chunk < chunks) {
+                add_chunk(x[held], first[held], second[held], parameters + chunk * CHUNK);
+                sum += total(x[held]);
+            }
+        }
+        const float mean = warp_sum(sum) * share;
+#pragma unroll
+        for (uint32_t held = 0; held < HELD_CHUNKS; ++held) {
+            if (lane + held * WARP < chunks) {
+                squares += squared_distance(x[held], mean);
+            }
+        }
+        const float scale = rsqrtf(warp_sum(squares) * share + eps);
+#pragma unroll
+        for (uint32_t held = 0; held < HELD_CHUNKS; ++held) {
+            const uint32_t chunk = lane + held * WARP;
+            if (chunk < chunks) {
+                store_normalised(out + chunk * CHUNK, x[held], mean, scale, gain + chunk * CHUNK,
+                                 shift + chunk * CHUNK);
+            }
+        }
+    } else {
+        // Wider rows are read three times, from the cache; a lane writes only what it alone reads.
+        float x[CHUNK];
+        for (uint32_t at = lane * CHUNK; at < hidden; at += WARP * CHUNK) {
+            add_chunk(x, load_16(a + at), load_16(b + at), parameters + at);
+            sum += total(x);
+        }
+        const float mean = warp_sum(sum) * share;
+        for (uint32_t at = lane * CHUNK; at < hidden; at += WARP * CHUNK) {
+            add_chunk(x, load_16(a + at), load_16(b + at), parameters + at);
+            squares += squared_distance(x, mean);
+        }
+        const float scale = rsqrtf(warp_sum(squares) * share + eps);
+        for (uint32_t at = lane * CHUNK; at < hidden; at += WARP * CHUNK) {
+            add_chunk(x, load_16(a + at), load_16(b + at), parameters + at);
+            store_normalised(out + at, x, mean, scale, gain + at, shift + at);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- GELU
+
+// `0.5 x (1 + erf(x / sqrt 2))` as `max(x, 0) - 0.5 |x| erfc(|x| / sqrt 2)`: no cancellation in either tail.
+// erfc: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26, within 1.5e-7.
+__device__ __forceinline__ float gelu(float x) {
+    constexpr float HALF_LOG2_E = 0.72134752f;
+    constexpr float P_OVER_SQRT_2 = 0.3275911f * 0.70710678f;
+    const float size = fabsf(x);
+    const float t = reciprocal_fast(1.0f + P_OVER_SQRT_2 * size);
+    // The coefficients of 7.1.26, halved.
+    float erfc = 0.5306027145f;
+    erfc = erfc * t - 0.7265760135f;
+    erfc = erfc * t + 0.7107068705f;
+    erfc = erfc * t - 0.142248368f;
+    erfc = erfc * t + 0.127414796f;
+    erfc = erfc * t * exp2_fast(-HALF_LOG2_E * x * x);
+    return fmaxf(x, 0.0f) - size * erfc;
+}
+
+// ---------------------------------------------------------------------------------------------- attention
+
+constexpr uint32_t ATTENTION_THREADS = 128;
+constexpr uint32_t TILE_KEYS = 64;
+constexpr uint32_t WARP_QUERIES = 16;
+
+// One tile of 64 rows of one head in shared memory. The 16-byte chunks of a row are permuted so that the same chunk
+// of eight consecutive rows, which is what ldmatrix reads, lies in eight different groups of four banks.
+template <uint32_t HEAD>
+struct Tile {
+    static constexpr uint32_t ROW_BYTES = HEAD * 2;
+    static constexpr uint32_t BYTES = TILE_KEYS * ROW_BYTES;
+    static constexpr uint32_t ROW_CHUNKS = HEAD / CHUNK;
+
+    static __device__ __forceinline__ uint32_t at(uint32_t row, uint32_t chunk) {
+        // A row of 128 bytes covers the 32 banks, a row of 64 half of them.
+        const uint32_t swizzle = HEAD == 64 ? row % 8 : row / 2 % 4;
+        return row * ROW_BYTES + ((chunk ^ swizzle) * 16);
+    }
+};
+
+// What a lane keeps of its warp's 16 queries: rows `lane / 4` and `lane / 4 + 8`.
+template <uint32_t HEAD>
+struct Attended {
+    float context[HEAD / 8][4] = {};
+    // In units of log2; a row's lanes agree on it.
+    float maximum[2] = {-INFINITY, -INFINITY};
+    // Over this lane's keys alone, until the end.
+    float sum[2] = {0, 0};
+};
+
+// How far (in log2) a score may exceed the maximum that the sums are scaled by: weights stay under 2^8, far from
+// fp16's end, and the sums are rescaled only when a score stands out, not at every new maximum (FlashAttention-4).
+constexpr float MAXIMUM_SLACK = 8.0f;
+
+// One step: 16 queries against 64 keys, of which `keys` exist. `LAST` masks and skips what is beyond.
+// `keys_at` and `values_at` are this lane's ldmatrix rows of the tiles.
+template <uint32_t HEAD, bool LAST>
+__device__ __forceinline__ void attend(Attended<HEAD>& attended, const uint32_t (&query)[HEAD / 16][4],
+                                       uint32_t keys_at, uint32_t values_at, uint32_t keys) {
+    constexpr uint32_t GROUP_BYTES = 16 * Tile<HEAD>::ROW_BYTES;
+    float scores[TILE_KEYS / 8][4];
+#pragma unroll
+    for (uint32_t group = 0; group < TILE_KEYS / 16; ++group) {
+#pragma unroll
+        for (uint32_t i = 0; i < 4; ++i) {
+            scores[2 * group][i] = 0;
+            scores[2 * group + 1][i] = 0;
+        }
+        if (LAST && group * 16 >= keys) {
+            continue;
+        }
+#pragma unroll
+        for (uint32_t part = 0; part < HEAD / 16; ++part) {
+            uint32_t key[4];
+            ldmatrix_x4(key, (keys_at ^ (part * 32)) + group * GROUP_BYTES);
+            mma_16x8x16(scores[2 * group], query[part], key[0], key[1]);
+            mma_16x8x16(scores[2 * group + 1], query[part], key[2], key[3]);
+        }
+    }
+    if (LAST) {
+        const uint32_t column = threadIdx.x % 4 * 2;
+#pragma unroll
+        for (uint32_t tile = 0; tile < TILE_KEYS / 8; ++tile) {
+#pragma unroll
+            for (uint32_t i = 0; i < 4; ++i) {
+                if (tile * 8 + column + i % 2 >= keys) {
+                    scores[tile][i] = -INFINITY;
+                }
+            }
+        }
+    }
+
+    float highest[2] = {scores[0][0], scores[0][2]};
+#pragma unroll
+    for (uint32_t tile = 0; tile < TILE_KEYS / 8; ++tile) {
+#pragma unroll
+        for (uint32_t i = 0; i < 4; ++i) {
+            highest[i / 2] = fmaxf(highest[i / 2], scores[tile][i]);
+        }
+    }
+#pragma unroll
+    for (uint32_t row = 0; row < 2; ++row) {
+        highest[row] = fmaxf(highest[row], __shfl_xor_sync(ALL_LANES, highest[row], 1));
+        highest[row] = fmaxf(highest[row], __shfl_xor_sync(ALL_LANES, highest[row], 2));
+    }
+    // The difference, not the sum with the slack, which rounds where scores are huge.
+    const bool exceeds = highest[0] - attended.maximum[0] > MAXIMUM_SLACK ||
+                         highest[1] - attended.maximum[1] > MAXIMUM_SLACK;
+    if (__any_sync(ALL_LANES, exceeds)) {
+        float scale[2];
+#pragma unroll
+        for (uint32_t row = 0; row < 2; ++row) {
+            const float maximum = fmaxf(attended.maximum[row], highest[row]);
+            scale[row] = exp2_fast(attended.maximum[row] - maximum);
+            attended.maximum[row] = maximum;
+            attended.sum[row] *= scale[row];
+        }
+#pragma unroll
+        for (uint32_t tile = 0; tile < HEAD / 8; ++tile) {
+#pragma unroll
+            for (uint32_t i = 0; i < 4; ++i) {
+                attended.context[tile][i] *= scale[i / 2];
+            }
+        }
+    }
+
+#pragma unroll
+    for (uint32_t group = 0; group < TILE_KEYS / 16; ++group) {
+        if (LAST && group * 16 >= keys) {
+            continue;
+        }
+        float weights[2][4];
+#pragma unroll
+        for (uint32_t half = 0; half < 2; ++half) {
+#pragma unroll
+            for (uint32_t i = 0; i < 4; ++i) {
+                weights[half][i] = exp2_fast(scores[2 * group + half][i] - attended.maximum[i / 2]);
+                attended.sum[i / 2] += weights[half][i];
+            }
+        }
+        // The accumulator's layout of two tiles of 8 keys is the operand's layout of 16.
+        const uint32_t packed[4] = {
+            pack_halves(weights[0][0], weights[0][1]), pack_halves(weights[0][2], weights[0][3]),
+            pack_halves(weights[1][0], weights[1][1]), pack_halves(weights[1][2], weights[1][3])};
+#pragma unroll
+        for (uint32_t part = 0; part < HEAD / 16; ++part) {
+            uint32_t value[4];
+            ldmatrix_x4_trans(value, (values_at ^ (part * 32)) + group * GROUP_BYTES);
+            mma_16x8x16(attended.context[2 * part], packed, value[0], value[1]);
+            mma_16x8x16(attended.context[2 * part + 1], packed, value[2], value[3]);
+        }
+    }
+}
+
+// Starts copying keys and values `step * 64 ..` of a text into shared memory; zeros beyond its end.
+template <uint32_t HEAD>
+__device__ __forceinline__ void fetch(uint32_t keys_at, uint32_t values_at, const __half* text_keys, uint32_t step,
+                                      uint32_t length, uint32_t hidden) {
+    constexpr uint32_t ROW_CHUNKS = Tile<HEAD>::ROW_CHUNKS;
+#pragma unroll
+    for (uint32_t turn = 0; turn < TILE_KEYS * ROW_CHUNKS / ATTENTION_THREADS; ++turn) {
+        const uint32_t row = (threadIdx.x + turn * ATTENTION_THREADS) / ROW_CHUNKS;
+        const uint32_t chunk = threadIdx.x % ROW_CHUNKS;
+        const uint32_t key = step * TILE_KEYS + row;
+        const bool exists = key < length;
+        const __half* from = text_keys + static_cast<size_t>(exists ? key : 0) * (3 * hidden) + chunk * CHUNK;
+        const uint32_t to = Tile<HEAD>::at(row, chunk);
+        cp_async_16(keys_at + to, from, exists ? 16 : 0);
+        cp_async_16(values_at + to, from + hidden, exists ? 16 : 0);
+    }
+    cp_async_commit();
+}
+
+// Queries of one warp: bias added, in units of log2 so that softmax needs 2^x alone, as operands of the products.
+// `staging` is 16 rows of shared memory that no other warp touches.
+template <uint32_t HEAD>
+__device__ __forceinline__ void load_queries(uint32_t (&query)[HEAD / 16][4], uint32_t staging,
+                                             const __half* text_queries, const float* bias, uint32_t first,
+                                             uint32_t length, uint32_t hidden) {
+    constexpr float LOG2_E = 1.44269504f;
+    constexpr uint32_t ROW_CHUNKS = Tile<HEAD>::ROW_CHUNKS;
+    const uint32_t lane = threadIdx.x % WARP;
+    const uint32_t chunk = lane % ROW_CHUNKS;
+    float biases[CHUNK];
+    load_floats(biases, bias + chunk * CHUNK);
+#pragma unroll
+    for (uint32_t turn = 0; turn < WARP_QUERIES * ROW_CHUNKS / WARP; ++turn) {
+        const uint32_t row = (lane + turn * WARP) / ROW_CHUNKS;
+        uint4 packed = {0, 0, 0, 0};
+        if (first + row < length) {
+            float x[CHUNK];
+            unpack_chunk(x, load_16(text_queries + static_cast<size_t>(first + row) * (3 * hidden) + chunk * CHUNK));
+#pragma unroll
+            for (uint32_t i = 0; i < CHUNK; ++i) {
+                x[i] = (x[i] + biases[i]) * LOG2_E;
+            }
+            packed = pack_chunk(x);
+        }
+        shared_store_16(staging + Tile<HEAD>::at(row, chunk), packed);
+    }
+    __syncwarp();
+    const uint32_t row_at = staging + Tile<HEAD>::at(lane % 16, lane / 16);
+#pragma unroll
+    for (uint32_t part = 0; part < HEAD / 16; ++part) {
+        ldmatrix_x4(query[part], row_at ^ (part * 32));
+    }
+}
+
+template <uint32_t HEAD>
+__device__ __forceinline__ void store_context(__half* text_context, Attended<HEAD>& attended, uint32_t staging,
+                                              uint32_t first, uint32_t length, uint32_t hidden) {
+    constexpr uint32_t ROW_CHUNKS = Tile<HEAD>::ROW_CHUNKS;
+    const uint32_t lane = threadIdx.x % WARP;
+    float scale[2];
+#pragma unroll
+    for (uint32_t row = 0; row < 2; ++row) {
+        float sum = attended.sum[row];
+        sum += __shfl_xor_sync(ALL_LANES, sum, 1);
+        sum += __shfl_xor_sync(ALL_LANES, sum, 2);
+        scale[row] = reciprocal_fast(sum);
+    }
+#pragma unroll
+    for (uint32_t tile = 0; tile < HEAD / 8; ++tile) {
+#pragma unroll
+        for (uint32_t row = 0; row < 2; ++row) {
+            const float* x = attended.context[tile] + 2 * row;
+            shared_store_4(staging + Tile<HEAD>::at(lane / 4 + 8 * row, tile) + lane % 4 * 4,
+                           pack_halves(x[0] * scale[row], x[1] * scale[row]));
+        }
+    }
+    __syncwarp();
+#pragma unroll
+    for (uint32_t turn = 0; turn < WARP_QUERIES * ROW_CHUNKS / WARP; ++turn) {
+        const uint32_t row = (lane + turn * WARP) / ROW_CHUNKS, chunk = lane % ROW_CHUNKS;
+        if (first + row < length) {
+            store_16(text_context + static_cast<size_t>(first + row) * hidden + chunk * CHUNK,
+                     shared_load_16(staging + Tile<HEAD>::at(row, chunk)));
+        }
+    }
+}
+
+// 64 queries of one text and head against all its keys, 64 at a time, by online softmax (FlashAttention-2): a warp
+// has 16 queries. Two pairs of tiles: one is computed on while the other fills.
+template <uint32_t HEAD>
+__device__ __forceinline__ void attention(__half* context, const __half* qkv, const float* query_bias,
+                                          const uint32_t* tiles, uint32_t heads) {
+    using T = Tile<HEAD>;
+    SHARED_ARRAY(unsigned char, memory, 4 * T::BYTES);
+    const uint32_t pairs = shared_address(memory);
+    const uint32_t first_row = tiles[3 * blockIdx.x], length = tiles[3 * blockIdx.x + 1];
+    const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const uint32_t first_query = tiles[3 * blockIdx.x + 2] + warp * WARP_QUERIES;
+    const uint32_t hidden = heads * HEAD, column = blockIdx.y * HEAD;
+    const __half* text = qkv + static_cast<size_t>(first_row) * (3 * hidden) + column;
+    const uint32_t warp_rows = warp * WARP_QUERIES * T::ROW_BYTES;
+    // A warp beyond the text's end only helps to copy.
+    const bool has_queries = first_query < length;
+
+    fetch<HEAD>(pairs, pairs + T::BYTES, text + hidden, 0, length, hidden);
+    uint32_t query[HEAD / 16][4];
+    if (has_queries) {
+        // Staged where the second pair's keys come later, after the first barrier.
+        load_queries<HEAD>(query, pairs + 2 * T::BYTES + warp_rows, text, query_bias + column, first_query, length,
+                           hidden);
+    }
+    Attended<HEAD> attended;
+    const uint32_t key_row = T::at(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+    const uint32_t value_row = T::at(lane % 16, lane / 16) + T::BYTES;
+    const uint32_t steps = (length + TILE_KEYS - 1) / TILE_KEYS;
+    for (uint32_t step = 0; step < steps; ++step) {
+        const uint32_t pair = pairs + step % 2 * (2 * T::BYTES);
+        cp_async_wait<0>();
+        // Everyone's copies have arrived, and everyone is done with the other pair.
+        __syncthreads();
+        if (step + 1 < steps) {
+            const uint32_t next = pairs + (step + 1) % 2 * (2 * T::BYTES);
+            fetch<HEAD>(next, next + T::BYTES, text + hidden, step + 1, length, hidden);
+        }
+        if (has_queries) {
+            const uint32_t keys = length - step * TILE_KEYS;
+            if (keys >= TILE_KEYS) {
+                attend<HEAD, false>(attended, query, pair + key_row, pair + value_row, TILE_KEYS);
+            } else {
+                attend<HEAD, true>(attended, query, pair + key_row, pair + value_row, keys);
+            }
+        }
+    }
+    if (has_queries) {
+        // The pair that the last step did not use is free since that step's barrier.
+        store_context<HEAD>(context + static_cast<size_t>(first_row) * hidden + column, attended,
+                            pairs + steps % 2 * (2 * T::BYTES) + warp_rows, first_query, length, hidden);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- pooling
+
+constexpr uint32_t POOL_THREADS = 256;
+constexpr uint32_t MAX_HIDDEN = 4096;
+
+// The sum of `x` over a block; every thread gets it.
+__device__ __forceinline__ float block_sum(float x) {
+    SHARED_ARRAY(float, sums, POOL_THREADS / WARP);
+    x = warp_sum(x);
+    if (threadIdx.x % WARP == 0) {
+        sums[threadIdx.x / WARP] = x;
+    }
+    __syncthreads();
+    float sum = 0;
+    for (uint32_t warp = 0; warp < POOL_THREADS / WARP; ++warp) {
+        sum += sums[warp];
+    }
+    return sum;
+}
+
+}  // namespace
+
+// Grid ceil(tokens / 8), block 256. out[t] = layer_norm(words[ids[t]] + positions[position_ids[t]] + bias).
+// `parameters` is [3, hidden]: bias, gain, shift. hidden: a multiple of 8.
+extern "C" __global__ void __launch_bounds__(ROWS_PER_BLOCK* WARP)
+    embed_layer_norm(__half* __restrict__ out, const __half* __restrict__ words, const __half* __restrict__ positions,
+                     const uint32_t* __restrict__ ids, const uint32_t* __restrict__ position_ids,
+                     const float* __restrict__ parameters, uint32_t tokens, uint32_t hidden, float eps) {
+    const uint32_t token = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / WARP;
+    if (token < tokens) {
+        layer_norm_row(out + static_cast<size_t>(token) * hidden, words + static_cast<size_t>(ids[token]) * hidden,
+                       positions + static_cast<size_t>(position_ids[token]) * hidden, parameters, hidden, eps);
+    }
+}
+
+// Grid ceil(tokens / 8), block 256. x = layer_norm(x + bias + residual) * gain + shift.
+extern "C" __global__ void __launch_bounds__(ROWS_PER_BLOCK* WARP)
+    bias_residual_layer_norm(__half* x, const __half* __restrict__ residual, const float* __restrict__ parameters,
+                             uint32_t tokens, uint32_t hidden, float eps) {
+    const uint32_t token = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / WARP;
+    if (token < tokens) {
+        __half* row = x + static_cast<size_t>(token) * hidden;
+        layer_norm_row(row, row, residual + static_cast<size_t>(token) * hidden, parameters, hidden, eps);
+    }
+}
+
+// Grid ceil(rows * columns / 8 / 256), block 256. x = gelu(x + bias). columns: a multiple of 8.
+extern "C" __global__ void __launch_bounds__(256)
+    bias_gelu(__half* x, const float* __restrict__ bias, uint32_t rows, uint32_t columns) {
+    // Chunks, not numbers, are counted in 32 bits: 2^35 numbers are more than any card holds.
+    const uint32_t row_chunks = columns / CHUNK;
+    const uint32_t chunk = blockIdx.x * 256 + threadIdx.x;
+    if (chunk < rows * row_chunks) {
+        __half* at = x + static_cast<size_t>(chunk) * CHUNK;
+        float values[CHUNK], biases[CHUNK];
+        unpack_chunk(values, load_16(at));
+        load_floats(biases, bias + chunk % row_chunks * CHUNK);
+#pragma unroll
+        for (uint32_t i = 0; i < CHUNK; ++i) {
+            values[i] = gelu(values[i] + biases[i]);
+        }
+        store_16(at, pack_chunk(values));
+    }
+}
+
+// Grid (tiles, heads), block 128. context[t] = softmax(q k^T) v over the text's own tokens; qkv is [tokens, 3 hidden].
+// A tile is three numbers: the text's first row, its length, the tile's first query (a multiple of 64) in the text.
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 4)
+    attention_head32(__half* __restrict__ context, const __half* __restrict__ qkv,
+                     const float* __restrict__ query_bias, const uint32_t* __restrict__ tiles, uint32_t heads) {
+    attention<32>(context, qkv, query_bias, tiles, heads);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+    attention_head64(__half* __restrict__ context, const __half* __restrict__ qkv,
+                     const float* __restrict__ query_bias, const uint32_t* __restrict__ tiles, uint32_t heads) {
+    attention<64>(context, qkv, query_bias, tiles, heads);
+}
+
+// Grid texts, block 256. out[b] = the mean over rows starts[b] .. starts[b + 1] (with `cls` the first row), scaled to
+// unit length; a zero vector stays zero. hidden: a multiple of 8, at most 4096.
+extern "C" __global__ void __launch_bounds__(POOL_THREADS)
+    pool_normalise(float* __restrict__ out, const __half* __restrict__ hidden_states,
+                   const uint32_t* __restrict__ starts, uint32_t hidden, uint32_t cls) {
+    SHARED_ARRAY(float, partial, MAX_HIDDEN);
+    const uint32_t start = starts[blockIdx.x];
+    const uint32_t rows = cls ? 1 : starts[blockIdx.x + 1] - start;
+    const __half* text = hidden_states + static_cast<size_t>(start) * hidden;
+    // Threads that a narrow row leaves over take other rows: at most 256 chunks of partial sums, or one wide row.
+    const uint32_t chunks = hidden / CHUNK;
+    const uint32_t groups = chunks < POOL_THREADS ? POOL_THREADS / chunks : 1;
+    const uint32_t group = chunks < POOL_THREADS ? threadIdx.x / chunks : 0;
+    if (group < groups) {
+        for (uint32_t chunk = threadIdx.x - group * chunks; chunk < chunks; chunk += POOL_THREADS) {
+            float sum[CHUNK] = {};
+#pragma unroll 8
+            for (uint32_t row = group; row < rows; row += groups) {
+                float x[CHUNK];
+                unpack_chunk(x, load_16(text + static_cast<size_t>(row) * hidden + chunk * CHUNK));
+#pragma unroll
+                for (uint32_t i = 0; i < CHUNK; ++i) {
+                    sum[i] += x[i];
+                }
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < CHUNK; ++i) {
+                partial[group * hidden + chunk * CHUNK + i] = sum[i];
+            }
+        }
+    }
+    __syncthreads();
+    float squares = 0;
+    for (uint32_t column = threadIdx.x; column < hidden; column += POOL_THREADS) {
+        float mean = 0;
+        for (uint32_t other = 0; other < groups; ++other) {
+            mean += partial[other * hidden + column];
+        }
+        mean /= static_cast<float>(rows);
+        partial[column] = mean;
+        squares += mean * mean;
+    }
+    const float norm = sqrtf(block_sum(squares));
+    const float scale = norm > 0 ? 1.0f / norm : 0.0f;
+    for (uint32_t column = threadIdx.x; column < hidden; column += POOL_THREADS) {
+        out[static_cast<size_t>(blockIdx.x) * hidden + column] = partial[column] * scale;
+    }
+}
