@@ -279,7 +279,7 @@ __device__ __forceinline__ float gelu(float x) {
     const float size = fabsf(x);
     const float t = reciprocal_fast(1.0f + P_OVER_SQRT_2 * size);
     // The coefficients of 7.1.26, halved.
-    float erfc = 0.5306027145f;
+    float erfc = 0.5307027145f;
     erfc = erfc * t - 0.7265760135f;
     erfc = erfc * t + 0.7107068705f;
     erfc = erfc * t - 0.142248368f;
