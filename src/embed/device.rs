@@ -31,10 +31,10 @@ pub enum NoCuda {
     #[error("there is no NVIDIA driver (libcuda.so.1 cannot be loaded)")]
     NoDriver,
     #[error(
-        "the NVIDIA driver speaks CUDA {}.{}, this build needs {}.{}: install driver {needed_driver} or newer",
+        "the NVIDIA driver speaks CUDA {}.{}, this build needs {}.{}: install a newer driver",
         driver / 1000, driver % 1000 / 10, needed / 1000, needed % 1000 / 10
     )]
-    OldDriver { driver: i32, needed: i32, needed_driver: &'static str },
+    OldDriver { driver: i32, needed: i32 },
     #[error("the NVIDIA driver shows no GPU ({0})")]
     NoDevice(String),
     #[error("{name} has compute capability {major}.{minor}, 8.0 or newer (Ampere) is needed")]
@@ -173,9 +173,9 @@ mod tests {
         let old = NoCuda::OldDevice { name: "GeForce GTX 1080".into(), major: 6, minor: 1 };
         let error = choose(DeviceRequest::Cuda, &Err(old)).unwrap_err().to_string();
         assert!(error.contains("compute capability 6.1, 8.0 or newer"), "{error}");
-        let old = NoCuda::OldDriver { driver: 12080, needed: 13000, needed_driver: "580" };
+        let old = NoCuda::OldDriver { driver: 12080, needed: 13000 };
         let error = choose(DeviceRequest::Cuda, &Err(old)).unwrap_err().to_string();
-        assert!(error.contains("speaks CUDA 12.8, this build needs 13.0: install driver 580"), "{error}");
+        assert!(error.contains("speaks CUDA 12.8, this build needs 13.0: install a newer driver"), "{error}");
         assert!(choose(DeviceRequest::Cuda, &card()).unwrap().cuda);
     }
 }

@@ -3,6 +3,8 @@
 mod backend;
 mod batch;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 mod encoder;
 mod fake;
