@@ -8,6 +8,7 @@
 #
 # Sets for the tests: ALEXANDRIA_TEST_MODELS (a folder with minilm/ and me5-small-xlmr/) and ALEXANDRIA_TEST_CACHE
 # (a folder for what is fetched or slow to make, kept between runs). Both can be set from outside.
+# CUDA_HOME: a CUDA compiler, so that the programs are built for GPUs, too, and tested on an emulated one.
 # ALEXANDRIA_TEST_MOUNTS=required where everything is there that tests of real mounts need; elsewhere they are skipped,
 # and a line says so and why.
 set -euo pipefail
@@ -21,6 +22,17 @@ need_program calibredb calibre
 need_program ebook-convert calibre
 need_program pdftotext poppler-utils
 need_program dpkg-deb dpkg
+need_program g++ g++
+
+# The programs are built as they are for a machine with a GPU. The emulated one stands in for the card.
+features=()
+if CUDA_HOME=$(bash packaging/cuda_toolkit.sh); then
+  export CUDA_HOME
+  features=(--features cuda)
+else
+  unset CUDA_HOME
+  say "SKIPPED: the tests of the GPU's part (cuda::, and that the kernels assemble): there is no CUDA compiler"
+fi
 
 # What tests of real mounts lack here; empty where they can run.
 lacking_for_mounts() {
@@ -62,14 +74,14 @@ python3 packaging/get_models.py "$ALEXANDRIA_TEST_MODELS" minilm me5-small-xlmr
 if cargo nextest --version >/dev/null 2>&1; then
   if [ $# -eq 0 ]; then
     # nextest runs no examples from documentation comments.
-    cargo test --locked --doc --quiet
+    cargo test --locked "${features[@]}" --doc --quiet
     if [ -n "${QDRANT_TEST_URL:-}" ] || have qdrant; then
-      cargo nextest run --locked --run-ignored only real_server::
+      cargo nextest run --locked "${features[@]}" --run-ignored only real_server::
     else
       say "SKIPPED: the tests against a real Qdrant server (set QDRANT_TEST_URL, or have a qdrant on PATH)"
     fi
   fi
-  exec cargo nextest run --locked "$@"
+  exec cargo nextest run --locked "${features[@]}" "$@"
 fi
 say "cargo-nextest is not installed: using cargo test, without its time limits (cargo install --locked cargo-nextest)"
-exec cargo test --locked "$@"
+exec cargo test --locked "${features[@]}" "$@"
