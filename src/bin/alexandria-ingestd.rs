@@ -91,7 +91,15 @@ enum Verb {
         json: bool,
     },
     /// Say where the embedding would run, and why
-    Device,
+    #[command(after_help = "Example: alexandria-ingestd device --check")]
+    Device {
+        /// Compare what the GPU computes with the CPU, and fill its memory; takes minutes, and the card must be idle
+        #[arg(long)]
+        check: bool,
+        /// With --check: a machine's table
+        #[arg(long, requires = "check")]
+        json: bool,
+    },
 }
 
 fn parse_override(text: &str) -> Result<(String, String), String> {
@@ -155,7 +163,12 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
                 print!("{}", daemon::bench(&config, &book, json)?);
             }
         }
-        Some(Verb::Device) => println!("{}", daemon::device(&config)?),
+        Some(Verb::Device { check: false, .. }) => println!("{}", daemon::device(&config)?),
+        Some(Verb::Device { json, .. }) => {
+            let (text, passed) = daemon::check_device(&config, json)?;
+            print!("{text}");
+            return Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

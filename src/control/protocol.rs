@@ -106,6 +106,26 @@ pub struct ModelStatus {
     /// How often the model was loaded since the start: 1, for ever.
     pub loads: usize,
     pub fingerprint: String,
+    /// Tokens a batch has at most, as of now.
+    pub batch_tokens: usize,
+    /// How often that was made smaller because the device's memory ran out.
+    pub budget_halvings: u64,
+    /// None on a CPU.
+    pub memory: Option<ModelMemory>,
+}
+
+/// A GPU's memory, in bytes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelMemory {
+    pub total: u64,
+    pub free: u64,
+    /// The model's weights.
+    pub weights: u64,
+    /// The work on it.
+    pub workspace: u64,
+    /// The most that both ever were together.
+    pub peak: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -60,6 +60,24 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
     let model = &status.model;
     let loads = if model.loads == 1 { "loaded once".to_owned() } else { format!("loaded {} times", model.loads) };
     line("model", format!("{} on {} · {} dimensions · {loads}", model.id, model.device, model.dimension));
+    if let Some(memory) = &model.memory {
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let halvings = match model.budget_halvings {
+            0 => String::new(),
+            times => format!(", made smaller {times} times for want of memory"),
+        };
+        line(
+            "memory",
+            format!(
+                "{:.1} GiB model, {:.1} GiB work on the GPU, {:.1} of {:.1} GiB free · batches of {} tokens{halvings}",
+                gib(memory.weights),
+                gib(memory.workspace),
+                gib(memory.free),
+                gib(memory.total),
+                model.batch_tokens
+            ),
+        );
+    }
     let store = &status.store;
     let points = store.points.map(|points| format!(" · {} points", number(points))).unwrap_or_default();
     line(

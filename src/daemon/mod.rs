@@ -19,4 +19,4 @@ pub use error::DaemonError;
 pub use oneshot::{IngestSummary, ingest_paths, rebuild, restore};
 pub use search::{search, search_once};
 pub use service::run;
-pub use tools::{check_config, device, embed_lines, extract_report};
+pub use tools::{check_config, check_device, device, embed_lines, extract_report};

@@ -159,6 +159,23 @@ pub fn device_settings(config: &Config) -> Result<DeviceSettings, DaemonError> {
     })
 }
 
+/// The configured model's files, fetched where no folder is named.
+pub fn model_files(config: &Config, state_dir: &Path) -> Result<ModelFiles, DaemonError> {
+    let settings = &config.embedding;
+    let spec = ModelSpec::from_name(&settings.model);
+    if !spec.is_known_to_readers() {
+        tracing::warn!(
+            "embedding.model '{}' is none of bge-m3, bge-large, minilm: the Python tools cannot query its collection",
+            spec.id
+        );
+    }
+    Ok(if settings.model_path.is_empty() {
+        ModelFiles::fetch(spec, &state_dir.join("models"))?
+    } else {
+        ModelFiles::open(spec, Path::new(&settings.model_path))?
+    })
+}
+
 /// Loads the configured model and hands it to its thread. The one place that loads a model.
 pub fn load_embedder(config: &Config, state_dir: &Path) -> Result<EmbedderHandle, DaemonError> {
     let settings = &config.embedding;
@@ -166,18 +183,7 @@ pub fn load_embedder(config: &Config, state_dir: &Path) -> Result<EmbedderHandle
         tracing::warn!("embedding.model is \"fake\": vectors mean nothing; for tests only");
         Box::new(FakeEmbedder::default())
     } else {
-        let spec = ModelSpec::from_name(&settings.model);
-        if !spec.is_known_to_readers() {
-            tracing::warn!(
-                "embedding.model '{}' is none of bge-m3, bge-large, minilm: the Python tools cannot query its collection",
-                spec.id
-            );
-        }
-        let files = if settings.model_path.is_empty() {
-            ModelFiles::fetch(spec, &state_dir.join("models"))?
-        } else {
-            ModelFiles::open(spec, Path::new(&settings.model_path))?
-        };
+        let files = model_files(config, state_dir)?;
         embed::load(files, &device_settings(config)?)?
     };
     let handle = EmbedderHandle::spawn(embedder)?;

@@ -2,7 +2,9 @@
 //! hangs. Must never call into the library or the store ([`store_status`], which the prober's thread calls, excepted).
 
 use super::service::{Service, lock};
-use crate::control::protocol::{ChangeHint, CurrentJob, LibraryStatus, ModelStatus, StatusSnapshot, StoreStatus};
+use crate::control::protocol::{
+    ChangeHint, CurrentJob, LibraryStatus, ModelMemory, ModelStatus, StatusSnapshot, StoreStatus,
+};
 use crate::library::Hint;
 use crate::store::Filter;
 
@@ -20,6 +22,7 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
         None => shelf.unavailable.clone(),
     };
     let info = service.parts.embedder.info();
+    let device = service.parts.embedder.device();
     // One lock at a time: a guard inside the expression below would be held to its end.
     let store = lock(&service.store_status).clone();
     let last_audit = lock(&service.last_audit).clone();
@@ -70,6 +73,15 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
             device: info.device.clone(),
             loads: service.parts.embedder.loads(),
             fingerprint: info.fingerprint.clone(),
+            batch_tokens: service.parts.embedder.batch_tokens(),
+            budget_halvings: device.budget_halvings,
+            memory: device.memory.map(|memory| ModelMemory {
+                total: memory.total,
+                free: memory.free,
+                weights: memory.weights,
+                workspace: memory.workspace,
+                peak: memory.peak,
+            }),
         },
         store,
         tokens_per_second: service.tokens.per_second(),

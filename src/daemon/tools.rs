@@ -130,3 +130,29 @@ pub fn device(config: &Config) -> Result<String, DaemonError> {
     let chosen = if choice.cuda { "cuda f16" } else { "cpu f32" };
     Ok(format!("GPU     {gpu}\nCPU     {threads} threads\nchosen  {chosen} ({})", choice.reason))
 }
+
+/// What the GPU computes, compared with the CPU: the text to print, and whether all is well.
+#[cfg(feature = "cuda")]
+pub fn check_device(config: &Config, json: bool) -> Result<(String, bool), DaemonError> {
+    let state_dir = config.state_directory()?;
+    let files = parts::model_files(config, &state_dir)?;
+    let report = embed::check(&files, &parts::device_settings(config)?)?;
+    if json {
+        let text = serde_json::to_string_pretty(&report).map_err(|error| DaemonError::Failed(error.to_string()))?;
+        return Ok((text + "\n", report.passed));
+    }
+    let mut text = format!("{} on {}\n", report.model, report.device);
+    for row in &report.rows {
+        let verdict = if row.passed { "ok" } else { "FAILED" };
+        text += &format!("{verdict:<7} {:<9} {:>12.6} {:<9} {}\n", row.part, row.measured, row.goal, row.what);
+    }
+    let failed = report.rows.iter().filter(|row| !row.passed).count();
+    text += &format!("{} checks, {failed} failed\n", report.rows.len());
+    Ok((text, report.passed))
+}
+
+/// The same in a build without CUDA.
+#[cfg(not(feature = "cuda"))]
+pub fn check_device(_config: &Config, _json: bool) -> Result<(String, bool), DaemonError> {
+    Err(DaemonError::Failed(format!("there is no GPU to check: {}", embed::NoCuda::NotBuilt)))
+}

@@ -134,6 +134,9 @@ pub trait Backend {
     fn bias_gelu(&self, x: &mut Self::Rows, bias: &Self::Parameters) -> Result<(), EmbedError>;
     /// One L2-normalised vector a text.
     fn pool(&self, batch: Self::Batch, x: Self::Rows, pooling: Pooling) -> Result<Self::Pooled, EmbedError>;
+    /// Activations as f32 on the host, for checks: waits for everything handed over before.
+    #[cfg(feature = "cuda")]
+    fn read(&self, x: &Self::Rows) -> Result<Vec<f32>, EmbedError>;
     /// The encoder is about to hand over the last layer: what is handed over next will not wait long.
     fn nearly_done(&self) -> Result<(), EmbedError>;
 }

@@ -54,6 +54,14 @@ impl CpuEmbedder {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl CpuEmbedder {
+    /// The activations after each operation, with the operation's name.
+    pub fn trace(&self, texts: &[TokenIds]) -> Result<Vec<(&'static str, Vec<f32>)>, EmbedError> {
+        encoder::trace(&self.encoder, &self.backend, texts, self.files.pooling)
+    }
+}
+
 impl Embedder for CpuEmbedder {
     fn info(&self) -> &ModelInfo {
         &self.info

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::backend::{CudaBackend, CudaPooled};
-pub use self::gpu::probe;
+pub use self::gpu::{Ballast, probe};
 use super::device::{CudaFacts, DeviceMemory, DeviceReport};
 use super::encoder::{self, Encoder};
 use super::load::DeviceSettings;
@@ -84,6 +84,23 @@ impl CudaEmbedder {
         };
         embedder.warm_up(settings)?;
         Ok(embedder)
+    }
+
+    /// The activations after each operation, with the operation's name.
+    pub fn trace(&self, texts: &[TokenIds]) -> Result<Vec<(&'static str, Vec<f32>)>, EmbedError> {
+        self.backend.gpu.bind()?;
+        self.make_room(texts)?;
+        encoder::trace(&self.encoder, &self.backend, texts, self.files.pooling)
+    }
+
+    /// Bytes of workspace that each token takes.
+    pub fn bytes_per_token(&self) -> usize {
+        self.backend.bytes_per_token()
+    }
+
+    /// Gives the workspace back; the next batch allocates what it needs.
+    pub fn release_workspace(&self) -> Result<(), EmbedError> {
+        self.backend.resize(0)
     }
 
     /// Finds the token budget, allocates its workspace, and says so.
@@ -179,26 +196,32 @@ impl CudaEmbedder {
         }
     }
 
-    /// Half of the budget from now on, in a workspace of that size, so that whatever wanted memory finds some.
-    fn shrink(&mut self, error: &EmbedError) {
-        self.halvings += 1;
-        self.shrunk = Some(Instant::now());
-        let halved = (self.batch_tokens / 2).max(1);
-        tracing::warn!("{error}: batches of {halved} tokens instead of {}", self.batch_tokens);
-        self.batch_tokens = halved;
-        if let Err(error) = self.allocate(halved) {
-            tracing::warn!("{error}");
+    /// Half of the budget from now on, or less, in a workspace of that size. A text that went alone says nothing about
+    /// the budget: it gets the workspace back that it could not enlarge.
+    fn after_out_of_memory(&mut self, error: &EmbedError, texts: usize) {
+        let before = self.batch_tokens;
+        let result = self.allocate(if texts > 1 { (before / 2).max(1) } else { before });
+        if texts > 1 || self.batch_tokens < before {
+            self.halvings += 1;
+            self.shrunk = Some(Instant::now());
         }
+        tracing::warn!("{error}: batches of {} tokens (before: {before})", self.batch_tokens);
+        if let Err(error) = result {
+            self.batch_tokens = 1;
+            tracing::warn!("there is no GPU memory at all now: {error}");
+        }
+    }
+
+    /// For one text that is longer than there was room for: it goes alone, so nothing is in work that would need the old
+    /// workspace but the batch before it, which `resize` waits for.
+    fn make_room(&self, texts: &[TokenIds]) -> Result<(), EmbedError> {
+        let tokens: usize = texts.iter().map(|text| text.0.len()).sum();
+        if tokens > self.backend.capacity() { self.backend.resize(tokens) } else { Ok(()) }
     }
 
     fn try_start(&mut self, texts: &[TokenIds]) -> Result<CudaPooled, EmbedError> {
         self.backend.gpu.bind()?;
-        let tokens: usize = texts.iter().map(|text| text.0.len()).sum();
-        if tokens > self.backend.capacity() {
-            // One text that is longer than there was room for. It goes alone, so nothing is in work that would need
-            // the old workspace but the batch before it, which `resize` waits for.
-            self.backend.resize(tokens)?;
-        }
+        self.make_room(texts)?;
         let ids: Vec<&[u32]> = texts.iter().map(|text| text.0.as_slice()).collect();
         self.encoder.encode(&self.backend, &ids, self.files.pooling)
     }
@@ -237,7 +260,7 @@ impl Embedder for CudaEmbedder {
                 // What was issued of this batch still reads host memory that the next one will write.
                 self.backend.gpu.synchronize()?;
                 if matches!(error, EmbedError::OutOfMemory(_)) {
-                    self.shrink(&error);
+                    self.after_out_of_memory(&error, texts.len());
                 }
                 Err(error)
             }

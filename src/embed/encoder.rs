@@ -41,6 +41,9 @@ struct Layer<B: Backend> {
     down_norm: B::Parameters,
 }
 
+/// Is shown an operation's name and the activations after it.
+pub type Observer<'a, B> = &'a mut dyn FnMut(&'static str, &<B as Backend>::Rows) -> Result<(), EmbedError>;
+
 /// The sizes of a model, checked.
 pub fn shape(config: &Config) -> Result<Shape, EmbedError> {
     let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
@@ -84,32 +87,56 @@ impl<B: Backend> Encoder<B> {
 
     /// One L2-normalised vector of `hidden` numbers for each text; texts are token ids with special tokens.
     pub fn encode(&self, backend: &B, texts: &[&[u32]], pooling: Pooling) -> Result<B::Pooled, EmbedError> {
+        self.encode_observed(backend, texts, pooling, &mut |_, _| Ok(()))
+    }
+
+    /// The same; `observe` is shown the activations after each operation, with the operation's name.
+    pub fn encode_observed(
+        &self,
+        backend: &B,
+        texts: &[&[u32]],
+        pooling: Pooling,
+        observe: Observer<'_, B>,
+    ) -> Result<B::Pooled, EmbedError> {
         if texts.iter().any(|text| text.is_empty()) {
             return Err(EmbedError::Compute("a text without tokens reached the encoder".into()));
         }
         let batch = backend.begin(&PackedBatch::new(texts, self.position_offset))?;
         let mut x = backend.embed_layer_norm(&batch, &self.words, &self.positions, &self.embedding_norm, self.eps)?;
+        observe("embed_layer_norm", &x)?;
         for (index, layer) in self.layers.iter().enumerate() {
             if index + 1 == self.layers.len() {
                 backend.nearly_done()?;
             }
-            x = self.layer(backend, &batch, layer, x)?;
+            x = self.layer(backend, &batch, layer, x, observe)?;
         }
         backend.pool(batch, x, pooling)
     }
 
-    fn layer(&self, backend: &B, batch: &B::Batch, layer: &Layer<B>, x: B::Rows) -> Result<B::Rows, EmbedError> {
+    fn layer(
+        &self,
+        backend: &B,
+        batch: &B::Batch,
+        layer: &Layer<B>,
+        x: B::Rows,
+        observe: Observer<'_, B>,
+    ) -> Result<B::Rows, EmbedError> {
         let qkv = backend.linear(&x, &layer.qkv)?;
+        observe("linear", &qkv)?;
         let context = backend.attention(batch, qkv, &layer.query_bias)?;
+        observe("attention", &context)?;
         let mut attended = backend.linear(&context, &layer.output)?;
         drop(context);
         backend.bias_residual_layer_norm(&mut attended, &x, &layer.output_norm, self.eps)?;
+        observe("bias_residual_layer_norm", &attended)?;
         drop(x);
         let mut inner = backend.linear(&attended, &layer.intermediate)?;
         backend.bias_gelu(&mut inner, &layer.intermediate_bias)?;
+        observe("bias_gelu", &inner)?;
         let mut down = backend.linear(&inner, &layer.down)?;
         drop(inner);
         backend.bias_residual_layer_norm(&mut down, &attended, &layer.down_norm, self.eps)?;
+        observe("bias_residual_layer_norm", &down)?;
         Ok(down)
     }
 }
@@ -137,6 +164,23 @@ impl<B: Backend> Layer<B> {
             down_norm: norm(backend, weights, &format!("{prefix}output.LayerNorm"), &get("output.dense.bias")?)?,
         })
     }
+}
+
+/// The activations after each operation on the host, with the operation's name.
+#[cfg(feature = "cuda")]
+pub fn trace<B: Backend>(
+    encoder: &Encoder<B>,
+    backend: &B,
+    texts: &[super::TokenIds],
+    pooling: Pooling,
+) -> Result<Vec<(&'static str, Vec<f32>)>, EmbedError> {
+    let ids: Vec<&[u32]> = texts.iter().map(|text| text.0.as_slice()).collect();
+    let mut trace = Vec::new();
+    encoder.encode_observed(backend, &ids, pooling, &mut |name, rows| {
+        trace.push((name, backend.read(rows)?));
+        Ok(())
+    })?;
+    Ok(trace)
 }
 
 /// `[3, hidden]`: the bias of the linear layer before, the norm's gain, its shift.

@@ -2,6 +2,8 @@
 
 mod backend;
 mod batch;
+#[cfg(feature = "cuda")]
+mod check;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -15,6 +17,8 @@ mod tokenizer;
 mod weights;
 
 pub use backend::Shape;
+#[cfg(feature = "cuda")]
+pub use check::{CheckReport, CheckRow, check};
 pub use cpu::CpuEmbedder;
 pub use device::{Choice, CudaFacts, DeviceMemory, DeviceReport, DeviceRequest, NoCuda, choose};
 pub use fake::FakeEmbedder;

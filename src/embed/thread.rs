@@ -486,6 +486,7 @@ impl Worker<'_> {
         let Some(batch) = self.unfinished.pop_front() else { return };
         let result = guarded(|| self.embedder.finish());
         self.count_busy_time();
+        *self.shared.device() = (self.embedder.device(), self.embedder.batch_tokens());
         match result {
             Ok(vectors) => {
                 self.shared.tokens.fetch_add(batch.tokens() as u64, Ordering::Relaxed);
@@ -495,7 +496,6 @@ impl Worker<'_> {
             }
             Err(error) => self.failed(batch, error),
         }
-        *self.shared.device() = (self.embedder.device(), self.embedder.batch_tokens());
     }
 
     fn count_busy_time(&mut self) {

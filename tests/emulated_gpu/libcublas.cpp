@@ -2,6 +2,7 @@
 //
 // A product is put on the handle's stream and runs when somebody waits, like all work of the emulated card. Matrices
 // are by columns, as BLAS counts them. An fp16 result beyond the largest half is infinite, as in cuBLAS.
+// EMULATED_GPU_WRONG, where it is set, makes every product its negative: a check must notice.
 // Never: read outside op(A), op(B), or C where beta is zero; accept a pointer that is not the card's.
 #include <stdint.h>
 #include <stdlib.h>
@@ -175,6 +176,9 @@ int gemm(Handle* handle, int trans_a, int trans_b, int m, int n, int k, const vo
               {a, a_type, trans_a != 0, static_cast<size_t>(lda)}, {b, b_type, trans_b != 0, static_cast<size_t>(ldb)},
               c, c_type, static_cast<size_t>(ldc)};
     memcpy(&p.alpha, alpha, sizeof p.alpha);
+    if (getenv("EMULATED_GPU_WRONG") != nullptr) {
+        p.alpha = -p.alpha;
+    }
     memcpy(&p.beta, beta, sizeof p.beta);
     const size_t columns_a = trans_a ? p.m : p.k, columns_b = trans_b ? p.k : p.n;
     if (!is_on_card(a, bytes_of(static_cast<size_t>(rows_a), columns_a, p.a.leading, a_type)) ||

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use alexandria_ingestd::control::protocol::{
     AuditRepair, AuditReport, ChangeHint, CurrentJob, FailedResponse, FallbackRow, Finding, FindingKind, JobsResponse,
-    LibraryStatus, ModelStatus, SearchHit, SearchResponse, StatusSnapshot, StoreStatus,
+    LibraryStatus, ModelMemory, ModelStatus, SearchHit, SearchResponse, StatusSnapshot, StoreStatus,
 };
 use alexandria_ingestd::control::server::{ControlError, ControlHandles, ControlServer};
 use alexandria_ingestd::control::tables::{self, View};
@@ -443,6 +443,15 @@ fn full_status() -> StatusSnapshot {
             device: "cuda:0".into(),
             loads: 1,
             fingerprint: "f".into(),
+            batch_tokens: 8192,
+            budget_halvings: 0,
+            memory: Some(ModelMemory {
+                total: 12 << 30,
+                free: 9 << 30,
+                weights: 1100 << 20,
+                workspace: 135 << 20,
+                peak: 1300 << 20,
+            }),
         },
         store: StoreStatus {
             location: "embedded /var/lib/alexandria-ingestd/store".into(),

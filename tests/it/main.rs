@@ -8,6 +8,8 @@ mod calibre;
 mod clock;
 mod control;
 mod crash_matrix;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod cuda_kernels;
 mod daemon;
 mod damage;
@@ -32,6 +34,7 @@ mod pdf;
 mod qdrant_server;
 mod queue;
 mod random_kills;
+mod random_model;
 mod real_server;
 mod regressions;
 mod sandbox;

@@ -29,6 +29,7 @@ pub struct ServiceProcess {
     library: PathBuf,
     store: StoreConfig,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
     client: Client,
     runtime: tokio::runtime::Runtime,
@@ -56,6 +57,7 @@ impl ServiceProcess {
             library: library.to_owned(),
             store: StoreConfig::default(),
             settings: settings.map(str::to_owned).to_vec(),
+            environment: Vec::new(),
             child: None,
             client: Client::new(&place.join("state/control.sock")),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
@@ -65,6 +67,14 @@ impl ServiceProcess {
     /// Sets one key for the following starts.
     pub fn set(&mut self, key: &str, value: &str) {
         self.settings.push(format!("{key}={value}"));
+    }
+
+    /// Sets an environment variable for the following starts; empty takes it away.
+    pub fn environment(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(other, _)| other != name);
+        if !value.is_empty() {
+            self.environment.push((name.to_owned(), value.to_owned()));
+        }
     }
 
     /// A server instead of the embedded store.
@@ -113,6 +123,7 @@ impl ServiceProcess {
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
@@ -151,6 +162,23 @@ impl ServiceProcess {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             self.expect_killed(child.wait().unwrap());
+        }
+    }
+
+    /// The exit code of a service that ends by itself; None where a signal ended it.
+    pub fn exit_code_within(&mut self, limit: Duration) -> Option<i32> {
+        let mut child = self.child.take().expect("the service runs");
+        let started = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.code();
+            }
+            if started.elapsed() > limit {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("the service did not end:\n{}", self.log_tail());
+            }
+            std::thread::sleep(POLL);
         }
     }
 

@@ -124,6 +124,11 @@ impl Backend for CpuBackend {
         Ok(batch.ranges.iter().map(pooled).collect::<candle_core::Result<_>>()?)
     }
 
+    #[cfg(feature = "cuda")]
+    fn read(&self, x: &Tensor) -> Result<Vec<f32>, EmbedError> {
+        Ok(x.flatten_all()?.to_vec1()?)
+    }
+
     fn nearly_done(&self) -> Result<(), EmbedError> {
         Ok(())
     }

@@ -485,6 +485,14 @@ impl Backend for CudaBackend {
         Ok(CudaPooled { texts: batch.texts, flight: batch.flight })
     }
 
+    fn read(&self, x: &CudaRows) -> Result<Vec<f32>, EmbedError> {
+        let mut numbers = vec![f16::ZERO; x.tokens * x.columns];
+        self.gpu.synchronize()?;
+        // SAFETY: the rows hold that many numbers, nothing is in work, and the copy is over when the call returns.
+        unsafe { cudarc::driver::result::memcpy_dtoh_sync(&mut numbers, x.address) }.map_err(driver_error)?;
+        Ok(numbers.to_f32_vec())
+    }
+
     fn nearly_done(&self) -> Result<(), EmbedError> {
         self.nearly_done.record(&self.gpu.stream).map_err(driver_error)
     }

@@ -251,6 +251,32 @@ impl Drop for DeviceBuffer {
     }
 }
 
+/// Memory taken from the card for as long as this lives, as another program might: for checks.
+pub struct Ballast(#[allow(dead_code)] Vec<DeviceBuffer>);
+
+impl Ballast {
+    /// Takes all but `leave` bytes of what is free.
+    pub fn new(leave: u64) -> Result<Self, EmbedError> {
+        let context = CudaContext::new(0).map_err(driver_error)?;
+        let (free, _) = context.mem_get_info().map_err(driver_error)?;
+        let mut left = (free as u64).saturating_sub(leave);
+        let mut part = left;
+        let mut taken = Vec::new();
+        // What is free is not always free in one piece.
+        while left > 0 && part >= 1 << 20 {
+            match DeviceBuffer::new(&context, part.min(left) as usize) {
+                Ok(buffer) => {
+                    left -= buffer.bytes as u64;
+                    taken.push(buffer);
+                }
+                Err(EmbedError::OutOfMemory(_)) => part /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self(taken))
+    }
+}
+
 /// Host memory that the card copies from and to by itself; it grows as needed.
 pub struct PinnedBuffer<T> {
     memory: Option<PinnedHostSlice<T>>,
