@@ -1,11 +1,16 @@
 //! The real small models against reference vectors of sentence-transformers 6.2 (torch, CPU, f32), and against
 //! candle-transformers' own models.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use alexandria_ingestd::embed::{CpuEmbedder, Embedder, EmbedderHandle, ModelFiles, ModelSpec, Priority, TokenIds};
 
-use crate::support::model_directory;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use candle_transformers::models::xlm_roberta::{Config, XLMRobertaModel};
+
+use crate::random_model::{self, ModelShape};
+use crate::support::{full_run, model_directory};
 
 #[derive(serde::Deserialize)]
 struct Reference {
@@ -71,33 +76,78 @@ fn slow_xlm_roberta_equals_sentence_transformers() {
     assert_parity("me5-small-xlmr", "me5-small-xlmr.jsonl");
 }
 
+/// candle-transformers' XLM-RoBERTa in f32 with a model's weights: one text at a time, no padding.
+struct CandleReference(XLMRobertaModel);
+
+impl CandleReference {
+    fn load(directory: &Path) -> Self {
+        let config: Config = serde_json::from_slice(&std::fs::read(directory.join("config.json")).unwrap()).unwrap();
+        let tensors = candle_core::safetensors::load(directory.join("model.safetensors"), &Device::Cpu).unwrap();
+        Self(XLMRobertaModel::new(&config, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)).unwrap())
+    }
+
+    /// The last hidden states, `[tokens, hidden]`.
+    fn hidden_states(&self, ids: &[u32]) -> Tensor {
+        let input = Tensor::new(ids, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+        let (mask, types) = (input.ones_like().unwrap(), input.zeros_like().unwrap());
+        self.0.forward(&input, &mask, &types, None, None, None).unwrap().squeeze(0).unwrap()
+    }
+}
+
 #[test]
 fn slow_the_packed_encoder_equals_candle_transformers() {
-    use candle_core::{DType, Device, Tensor};
-    use candle_nn::VarBuilder;
-    use candle_transformers::models::xlm_roberta::{Config, XLMRobertaModel};
-
-    let directory = model_directory("me5-small-xlmr");
-    let config: Config = serde_json::from_slice(&std::fs::read(directory.join("config.json")).unwrap()).unwrap();
-    let tensors = candle_core::safetensors::load(directory.join("model.safetensors"), &Device::Cpu).unwrap();
-    let model = XLMRobertaModel::new(&config, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)).unwrap();
-
+    let reference = CandleReference::load(&model_directory("me5-small-xlmr"));
     let mut embedder = load("me5-small-xlmr");
     let tokenizer = embedder.tokenizer();
     let limit = embedder.info().max_tokens;
-    for length in [3usize, 17, 200, limit] {
+    for length in [1usize, 2, 3, 17, 200, limit - 1, limit] {
         let text = "Riječ i word und Wort ".repeat(length);
         let mut ids = tokenizer.encode(&text).0;
         ids.truncate(length);
         let packed = embedder.embed(&[TokenIds(ids.clone())]).unwrap().remove(0);
-        let input = Tensor::new(ids.as_slice(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
-        let mask = input.ones_like().unwrap();
-        let types = input.zeros_like().unwrap();
-        let hidden = model.forward(&input, &mask, &types, None, None, None).unwrap();
-        let mean = hidden.squeeze(0).unwrap().mean(0).unwrap().to_vec1::<f32>().unwrap();
+        let mean = reference.hidden_states(&ids).mean(0).unwrap().to_vec1::<f32>().unwrap();
         let agreement = cosine(&packed, &mean);
         println!("length {length}: cosine {agreement:.8}");
         assert!(agreement >= 0.99999, "length {length}: {agreement}");
+    }
+}
+
+/// bge-m3's own shape, random weights, its longest texts: two of its 24 layers and 2,048 of its 8,192 tokens where the
+/// whole suite is run, all of both with `ALEXANDRIA_TEST_FULL=1` (which takes minutes and 16 GB, for candle's matrix of
+/// scores). The vocabulary is a smaller one: its size changes nothing of what is computed.
+#[test]
+fn slow_texts_of_all_lengths_equal_candle_transformers_with_the_shape_of_bge_m3() {
+    let (layers, limit) = if full_run() { (24, 8192) } else { (2, 2048) };
+    let shape = ModelShape {
+        layers,
+        hidden: 1024,
+        heads: 16,
+        intermediate: 4096,
+        max_tokens: 8192,
+        xlm_roberta: true,
+        cls: true,
+    };
+    let place = tempfile::tempdir().unwrap();
+    random_model::write(&shape, place.path());
+    let files = ModelFiles::open(ModelSpec::from_name("random"), place.path()).unwrap();
+    let mut embedder = CpuEmbedder::load(files, 0, 0).unwrap();
+    let lengths = [1usize, 2, 17, 511, 512, 2047, 2048, 4096, 8192];
+    let texts: Vec<TokenIds> = lengths
+        .into_iter()
+        .filter(|&length| length <= limit)
+        // Token 1 would be padding.
+        .map(|length| TokenIds((0..length as u32).map(|index| 5 + index * 7919 % 30000).collect()))
+        .collect();
+    let together = embedder.embed(&texts).unwrap();
+    let reference = CandleReference::load(place.path());
+    for (text, in_batch) in texts.iter().zip(&together) {
+        let alone = embedder.embed(std::slice::from_ref(text)).unwrap().remove(0);
+        let expected = reference.hidden_states(&text.0).get(0).unwrap().to_vec1::<f32>().unwrap();
+        let agreement = cosine(&alone, &expected);
+        let difference = alone.iter().zip(in_batch).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        println!("{} tokens: cosine {agreement:.8}, alone and in a batch {difference:.1e} apart", text.0.len());
+        assert!(agreement >= 0.99999, "{} tokens: {agreement}", text.0.len());
+        assert!(difference <= 1e-3, "{} tokens: {difference}", text.0.len());
     }
 }
 

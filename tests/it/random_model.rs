@@ -46,6 +46,7 @@ pub fn write(shape: &ModelShape, folder: &Path) {
         "layer_norm_eps": 1e-5,
         "pad_token_id": if shape.xlm_roberta { 1 } else { 0 },
         "position_embedding_type": "absolute",
+        "attention_probs_dropout_prob": 0.0,
     });
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     fs::copy(model_directory("minilm").join("tokenizer.json"), folder.join("tokenizer.json")).unwrap();
