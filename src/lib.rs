@@ -18,7 +18,7 @@
 //! | [`queue`] | the SQLite state: libraries, books, jobs; the only SQL in the project | forget a job, or run one twice at a time |
 //! | [`extract`] | a book's file as a [`domain::Document`], read in a confined child process ([`extract::sandbox`]) | lose or double a word, or parse in the daemon |
 //! | [`chunk`] | sentences, chapters, spans; pure but for the vectors it is handed | cut inside a word, or exceed the model's limit |
-//! | [`embed`] | the resident model, its tokenizer, the thread that owns it | cut a text silently, or load the model twice |
+//! | [`embed`] | the resident model on CPU or GPU, its tokenizer, the thread that owns it | cut a text silently, or load the model twice |
 //! | [`store`] | the [`store::VectorStore`] trait: embedded Qdrant, a Qdrant server, a map for unit tests | change points by filter, or touch another model's collection |
 //! | [`ingest`] | one job as a straight line through the stages | delete before the new points are safe |
 //! | [`control`] | the protocol, the server on the Unix socket, the client | read the library or run a job itself |
