@@ -73,7 +73,7 @@ pub fn check(files: &ModelFiles, settings: &DeviceSettings) -> Result<CheckRepor
     let mut cpu = CpuEmbedder::load(files.clone(), settings.threads, settings.batch_tokens)?;
     let mut gpu = CudaEmbedder::load(files.clone(), settings, &facts)?;
     let device = gpu.info().device.clone();
-    operations(&mut rows, files, &cpu, &gpu)?;
+    operations(&mut rows, files, &cpu, &mut gpu)?;
     texts(&mut rows, files, &mut cpu, &mut gpu)?;
     edges(&mut rows, files, &mut gpu)?;
     drop(gpu);
@@ -83,7 +83,12 @@ pub fn check(files: &ModelFiles, settings: &DeviceSettings) -> Result<CheckRepor
 }
 
 /// Every operation of the encoder on both devices; the worst of each kind, in the first layer and in all.
-fn operations(rows: &mut Rows, files: &ModelFiles, cpu: &CpuEmbedder, gpu: &CudaEmbedder) -> Result<(), EmbedError> {
+fn operations(
+    rows: &mut Rows,
+    files: &ModelFiles,
+    cpu: &CpuEmbedder,
+    gpu: &mut CudaEmbedder,
+) -> Result<(), EmbedError> {
     let texts: Vec<TokenIds> = TRACED.iter().filter(|&&l| l <= files.max_tokens).map(|&l| text(files, l)).collect();
     let (expected, found) = (cpu.trace(&texts)?, gpu.trace(&texts)?);
     let mut first: BTreeMap<&str, f64> = BTreeMap::new();

@@ -46,7 +46,8 @@ pub struct CudaEmbedder {
     backend: CudaBackend,
     name: String,
     total_memory: u64,
-    /// Bytes that the workspace may take, fixed at load.
+    /// Tokens that the memory budget has room for; `usize::MAX` where none is set and the card alone is the limit.
+    allowed_tokens: usize,
     batch_tokens: usize,
     /// What `batch_tokens` would be with memory enough.
     wanted_tokens: usize,
@@ -59,14 +60,16 @@ pub struct CudaEmbedder {
 impl CudaEmbedder {
     /// Loads tokenizer and weights, and finds the token budget.
     pub fn load(files: ModelFiles, settings: &DeviceSettings, facts: &CudaFacts) -> Result<Self, EmbedError> {
-        let tokenizer = Arc::new(HubTokenizer::load(&files.tokenizer, files.max_tokens)?);
-        let shape = encoder::shape(&files.config)?;
-        let backend = CudaBackend::open(shape)?;
-        let weights = Weights::open(&files.weights)?;
-        let encoder = Encoder::load(&backend, &files.config, files.position_offset, files.max_tokens, &weights)
-            .map_err(|error| no_room_for_weights(error, &files, &backend))?;
-        drop(weights);
-        backend.loaded()?;
+        // A vocabulary of 250,000 pieces takes about as long to read as the weights.
+        let (tokenizer, on_card) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| HubTokenizer::load(&files.tokenizer, files.max_tokens));
+            let on_card = load_weights(&files);
+            (tokenizer.join(), on_card)
+        });
+        let tokenizer = tokenizer
+            .unwrap_or_else(|_| Err(EmbedError::Load("the tokenizer's code panicked; this is a bug".into())))
+            .map(Arc::new)?;
+        let (backend, encoder) = on_card?;
         let mut embedder = Self {
             info: files.model_info(format!("cuda f16 ({})", facts.name)),
             files,
@@ -75,6 +78,7 @@ impl CudaEmbedder {
             backend,
             name: facts.name.clone(),
             total_memory: facts.total,
+            allowed_tokens: usize::MAX,
             batch_tokens: 0,
             wanted_tokens: 0,
             halvings: 0,
@@ -87,7 +91,7 @@ impl CudaEmbedder {
     }
 
     /// The activations after each operation, with the operation's name.
-    pub fn trace(&self, texts: &[TokenIds]) -> Result<Vec<(&'static str, Vec<f32>)>, EmbedError> {
+    pub fn trace(&mut self, texts: &[TokenIds]) -> Result<Vec<(&'static str, Vec<f32>)>, EmbedError> {
         self.backend.gpu.bind()?;
         self.make_room(texts)?;
         encoder::trace(&self.encoder, &self.backend, texts, self.files.pooling)
@@ -107,11 +111,21 @@ impl CudaEmbedder {
     fn warm_up(&mut self, settings: &DeviceSettings) -> Result<(), EmbedError> {
         let (free, _) = self.backend.gpu.memory()?;
         let taken = self.backend.weight_bytes() + self.backend.workspace_bytes();
-        let room = match settings.memory {
-            0 => free.saturating_sub(LEFT_FREE.min(free / 2)),
-            budget => budget.saturating_sub(taken).min(free),
-        };
-        let room_tokens = (room / self.backend.bytes_per_token() as u64) as usize;
+        let tokens_in = |bytes: u64| (bytes / self.backend.bytes_per_token() as u64) as usize;
+        let mut room_tokens = tokens_in(free.saturating_sub(LEFT_FREE.min(free / 2)));
+        if settings.memory > 0 {
+            self.allowed_tokens = tokens_in(settings.memory.saturating_sub(taken));
+            room_tokens = self.allowed_tokens.min(tokens_in(free));
+            if self.allowed_tokens == 0 {
+                return Err(EmbedError::Load(format!(
+                    "embedding.memory_mb is {}, and {} takes {:.0} MiB of GPU memory before any text: raise it, or set \
+                     it to 0 for what is free",
+                    settings.memory >> 20,
+                    self.files.spec.name,
+                    mib(taken)
+                )));
+            }
+        }
         let candidates: Vec<usize> = match settings.batch_tokens {
             0 => BUDGETS.to_vec(),
             tokens => vec![tokens],
@@ -140,7 +154,7 @@ impl CudaEmbedder {
     fn allocate(&mut self, tokens: usize) -> Result<(), EmbedError> {
         let mut tokens = tokens.max(1);
         loop {
-            let longest = tokens.max(self.info.max_tokens);
+            let longest = tokens.max(self.info.max_tokens.min(self.allowed_tokens));
             let result = self.backend.resize(longest).or_else(|error| match error {
                 EmbedError::OutOfMemory(_) if longest > tokens => self.backend.resize(tokens),
                 error => Err(error),
@@ -152,7 +166,7 @@ impl CudaEmbedder {
             }
         }
         self.batch_tokens = tokens;
-        self.peak = self.peak.max(self.backend.weight_bytes() + self.backend.workspace_bytes());
+        self.note_peak();
         Ok(())
     }
 
@@ -214,9 +228,24 @@ impl CudaEmbedder {
 
     /// For one text that is longer than there was room for: it goes alone, so nothing is in work that would need the old
     /// workspace but the batch before it, which `resize` waits for.
-    fn make_room(&self, texts: &[TokenIds]) -> Result<(), EmbedError> {
+    fn make_room(&mut self, texts: &[TokenIds]) -> Result<(), EmbedError> {
         let tokens: usize = texts.iter().map(|text| text.0.len()).sum();
-        if tokens > self.backend.capacity() { self.backend.resize(tokens) } else { Ok(()) }
+        if tokens <= self.backend.capacity() {
+            return Ok(());
+        }
+        if tokens > self.allowed_tokens {
+            return Err(EmbedError::OutOfMemory(format!(
+                "embedding.memory_mb has room for {} tokens at a time, a text has {tokens}",
+                self.allowed_tokens
+            )));
+        }
+        self.backend.resize(tokens)?;
+        self.note_peak();
+        Ok(())
+    }
+
+    fn note_peak(&mut self) {
+        self.peak = self.peak.max(self.backend.weight_bytes() + self.backend.workspace_bytes());
     }
 
     fn try_start(&mut self, texts: &[TokenIds]) -> Result<CudaPooled, EmbedError> {
@@ -302,6 +331,15 @@ impl Embedder for CudaEmbedder {
     fn shape(&self) -> Option<Shape> {
         encoder::shape(&self.files.config).ok()
     }
+}
+
+fn load_weights(files: &ModelFiles) -> Result<(CudaBackend, Encoder<CudaBackend>), EmbedError> {
+    let backend = CudaBackend::open(encoder::shape(&files.config)?)?;
+    let weights = Weights::open(&files.weights)?;
+    let encoder = Encoder::load(&backend, &files.config, files.position_offset, files.max_tokens, &weights)
+        .map_err(|error| no_room_for_weights(error, files, &backend))?;
+    backend.loaded()?;
+    Ok((backend, encoder))
 }
 
 /// The smallest budget that is within [`WORTH`] of the fastest. `rates` are in ascending order of the budgets.

@@ -190,7 +190,8 @@ impl CudaBackend {
 
     /// Weights are loaded: the memory that was needed for it goes back.
     pub fn loaded(&self) -> Result<(), EmbedError> {
-        self.gpu.synchronize()?;
+        // The whole card, not the stream: parameters were copied outside of it.
+        self.gpu.context.synchronize().map_err(driver_error)?;
         for staging in &mut self.inner().staging {
             staging.numbers = PinnedBuffer::new(&self.gpu.context);
         }
@@ -230,7 +231,8 @@ impl CudaBackend {
             staging.copied.synchronize().map_err(driver_error)?;
             let part = staging.numbers.slice(STAGING_NUMBERS.min(numbers - first))?;
             convert(first, part);
-            if part.iter().any(|number| !number.is_finite()) {
+            // Without an early end, so that it is many numbers at a time.
+            if part.iter().fold(false, |any, number| any | !number.is_finite()) {
                 return Err(EmbedError::Load(
                     "a weight is not a number, or over 65504 and so too large for f16: set embedding.device to \"cpu\""
                         .into(),
