@@ -70,6 +70,7 @@ impl ServiceProcess {
     }
 
     /// Sets an environment variable for the following starts; empty takes it away.
+    #[cfg(feature = "cuda")]
     pub fn environment(&mut self, name: &str, value: &str) {
         self.environment.retain(|(other, _)| other != name);
         if !value.is_empty() {
@@ -166,6 +167,7 @@ impl ServiceProcess {
     }
 
     /// The exit code of a service that ends by itself; None where a signal ended it.
+    #[cfg(feature = "cuda")]
     pub fn exit_code_within(&mut self, limit: Duration) -> Option<i32> {
         let mut child = self.child.take().expect("the service runs");
         let started = Instant::now();

@@ -120,11 +120,13 @@ fn a_text_over_the_limit_is_refused_before_it_reaches_the_device() {
     assert!(matches!(error, EmbedError::TooLong { tokens: 259, limit: 258 }), "{error}");
 }
 
+type Answer = Result<Vec<Vec<f32>>, EmbedError>;
+
 /// Several requests at once, in their order, while the first batch is held back.
 fn together(
     embedder: Scripted,
     requests: Vec<(Vec<usize>, Priority)>,
-) -> (Vec<Vec<usize>>, Vec<Result<Vec<Vec<f32>>, EmbedError>>, EmbedderHandle) {
+) -> (Vec<Vec<usize>>, Vec<Answer>, EmbedderHandle) {
     let (gate, batches) = (embedder.gate.clone(), embedder.batches.clone());
     let handle = spawn(embedder);
     batches.lock().unwrap().clear();
