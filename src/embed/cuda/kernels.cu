@@ -423,31 +423,49 @@ __device__ __forceinline__ void attend(Attended<HEAD>& attended, const uint32_t 
     }
 }
 
-// Starts copying keys and values `step * 64 ..` of a text into shared memory; zeros beyond its end.
+// What a thread copies of each step's keys and values: the same 16-byte chunk of every `ROWS`-th row.
 template <uint32_t HEAD>
-__device__ __forceinline__ void fetch(uint32_t keys_at, uint32_t values_at, const __half* text_keys, uint32_t step,
-                                      uint32_t length, uint32_t hidden) {
-    constexpr uint32_t ROW_CHUNKS = Tile<HEAD>::ROW_CHUNKS;
-#pragma unroll
-    for (uint32_t turn = 0; turn < TILE_KEYS * ROW_CHUNKS / ATTENTION_THREADS; ++turn) {
-        const uint32_t row = (threadIdx.x + turn * ATTENTION_THREADS) / ROW_CHUNKS;
-        const uint32_t chunk = threadIdx.x % ROW_CHUNKS;
-        const uint32_t key = step * TILE_KEYS + row;
-        const bool exists = key < length;
-        const __half* from = text_keys + static_cast<size_t>(exists ? key : 0) * (3 * hidden) + chunk * CHUNK;
-        const uint32_t to = Tile<HEAD>::at(row, chunk);
-        cp_async_16(keys_at + to, from, exists ? 16 : 0);
-        cp_async_16(values_at + to, from + hidden, exists ? 16 : 0);
+struct Copier {
+    static constexpr uint32_t ROWS = ATTENTION_THREADS / Tile<HEAD>::ROW_CHUNKS;
+    static_assert(ROWS % 8 == 0, "rows that a thread copies are permuted alike");
+
+    // This thread's first chunk of the next step.
+    const __half* from;
+
+    __device__ __forceinline__ Copier(const __half* text_keys, size_t stride)
+        : from(text_keys + row() * stride + chunk() * CHUNK) {}
+
+    static __device__ __forceinline__ uint32_t row() {
+        return threadIdx.x / Tile<HEAD>::ROW_CHUNKS;
     }
-    cp_async_commit();
-}
+
+    static __device__ __forceinline__ uint32_t chunk() {
+        return threadIdx.x % Tile<HEAD>::ROW_CHUNKS;
+    }
+
+    // Starts the next step's copies into a pair of tiles; there are `keys` keys left, and beyond them come zeros, for
+    // which nothing is read.
+    __device__ __forceinline__ void start(uint32_t pair, uint32_t keys, size_t stride, uint32_t hidden) {
+        const uint32_t to = pair + Tile<HEAD>::at(row(), chunk());
+#pragma unroll
+        for (uint32_t turn = 0; turn < TILE_KEYS / ROWS; ++turn) {
+            const uint32_t bytes = row() + turn * ROWS < keys ? 16 : 0;
+            const __half* const row = from + turn * ROWS * stride;
+            const uint32_t at = to + turn * ROWS * Tile<HEAD>::ROW_BYTES;
+            cp_async_16(at, row, bytes);
+            cp_async_16(at + Tile<HEAD>::BYTES, row + hidden, bytes);
+        }
+        cp_async_commit();
+        from += TILE_KEYS * stride;
+    }
+};
 
 // Queries of one warp: bias added, in units of log2 so that softmax needs 2^x alone, as operands of the products.
-// `staging` is 16 rows of shared memory that no other warp touches.
+// `staging` is 16 rows of shared memory that no other warp touches; of the queries `rows` exist, the others are zeros.
 template <uint32_t HEAD>
 __device__ __forceinline__ void load_queries(uint32_t (&query)[HEAD / 16][4], uint32_t staging,
-                                             const __half* text_queries, const float* bias, uint32_t first,
-                                             uint32_t length, uint32_t hidden) {
+                                             const __half* queries, const float* bias, uint32_t rows,
+                                             size_t stride) {
     constexpr float LOG2_E = 1.44269504f;
     constexpr uint32_t ROW_CHUNKS = Tile<HEAD>::ROW_CHUNKS;
     const uint32_t lane = threadIdx.x % WARP;
@@ -458,9 +476,9 @@ __device__ __forceinline__ void load_queries(uint32_t (&query)[HEAD / 16][4], ui
     for (uint32_t turn = 0; turn < WARP_QUERIES * ROW_CHUNKS / WARP; ++turn) {
         const uint32_t row = (lane + turn * WARP) / ROW_CHUNKS;
         uint4 packed = {0, 0, 0, 0};
-        if (first + row < length) {
+        if (row < rows) {
             float x[CHUNK];
-            unpack_chunk(x, load_16(text_queries + static_cast<size_t>(first + row) * (3 * hidden) + chunk * CHUNK));
+            unpack_chunk(x, load_16(queries + row * stride + chunk * CHUNK));
 #pragma unroll
             for (uint32_t i = 0; i < CHUNK; ++i) {
                 x[i] = (x[i] + biases[i]) * LOG2_E;
@@ -477,9 +495,10 @@ __device__ __forceinline__ void load_queries(uint32_t (&query)[HEAD / 16][4], ui
     }
 }
 
+// Divides by the sums and writes the `rows` queries that exist, in whole chunks by way of `staging`.
 template <uint32_t HEAD>
-__device__ __forceinline__ void store_context(__half* text_context, Attended<HEAD>& attended, uint32_t staging,
-                                              uint32_t first, uint32_t length, uint32_t hidden) {
+__device__ __forceinline__ void store_context(__half* to, const Attended<HEAD>& attended, uint32_t staging,
+                                              uint32_t rows, size_t hidden) {
     constexpr uint32_t ROW_CHUNKS = Tile<HEAD>::ROW_CHUNKS;
     const uint32_t lane = threadIdx.x % WARP;
     float scale[2];
@@ -503,9 +522,8 @@ __device__ __forceinline__ void store_context(__half* text_context, Attended<HEA
 #pragma unroll
     for (uint32_t turn = 0; turn < WARP_QUERIES * ROW_CHUNKS / WARP; ++turn) {
         const uint32_t row = (lane + turn * WARP) / ROW_CHUNKS, chunk = lane % ROW_CHUNKS;
-        if (first + row < length) {
-            store_16(text_context + static_cast<size_t>(first + row) * hidden + chunk * CHUNK,
-                     shared_load_16(staging + Tile<HEAD>::at(row, chunk)));
+        if (row < rows) {
+            store_16(to + row * hidden + chunk * CHUNK, shared_load_16(staging + Tile<HEAD>::at(row, chunk)));
         }
     }
 }
@@ -516,50 +534,58 @@ template <uint32_t HEAD>
 __device__ __forceinline__ void attention(__half* context, const __half* qkv, const float* query_bias,
                                           const uint32_t* tiles, uint32_t heads) {
     using T = Tile<HEAD>;
-    SHARED_ARRAY(unsigned char, memory, 4 * T::BYTES);
+    constexpr uint32_t PAIR_BYTES = 2 * T::BYTES;
+    SHARED_ARRAY(unsigned char, memory, 2 * PAIR_BYTES);
     const uint32_t pairs = shared_address(memory);
-    const uint32_t first_row = tiles[3 * blockIdx.x], length = tiles[3 * blockIdx.x + 1];
     const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    const uint32_t first_query = tiles[3 * blockIdx.x + 2] + warp * WARP_QUERIES;
+    const uint32_t text_row = tiles[3 * blockIdx.x], length = tiles[3 * blockIdx.x + 1];
+    const uint32_t query = tiles[3 * blockIdx.x + 2] + warp * WARP_QUERIES;
     const uint32_t hidden = heads * HEAD, column = blockIdx.y * HEAD;
-    const __half* text = qkv + static_cast<size_t>(first_row) * (3 * hidden) + column;
+    const size_t stride = 3 * hidden;
     const uint32_t warp_rows = warp * WARP_QUERIES * T::ROW_BYTES;
     // A warp beyond the text's end only helps to copy.
-    const bool has_queries = first_query < length;
+    const uint32_t rows = query < length ? length - query : 0;
+    // Of the whole batch: what is left to know of the text's place when its keys are done with.
+    const uint32_t first_row = text_row + query;
 
-    fetch<HEAD>(pairs, pairs + T::BYTES, text + hidden, 0, length, hidden);
-    uint32_t query[HEAD / 16][4];
-    if (has_queries) {
+    Copier<HEAD> copier(qkv + text_row * stride + hidden + column, stride);
+    copier.start(pairs, length, stride, hidden);
+    uint32_t operands[HEAD / 16][4];
+    if (rows > 0) {
         // Staged where the second pair's keys come later, after the first barrier.
-        load_queries<HEAD>(query, pairs + 2 * T::BYTES + warp_rows, text, query_bias + column, first_query, length,
-                           hidden);
+        load_queries<HEAD>(operands, pairs + PAIR_BYTES + warp_rows, qkv + first_row * stride + column,
+                           query_bias + column, rows, stride);
     }
     Attended<HEAD> attended;
     const uint32_t key_row = T::at(lane % 8 + lane / 16 * 8, lane / 8 % 2);
     const uint32_t value_row = T::at(lane % 16, lane / 16) + T::BYTES;
-    const uint32_t steps = (length + TILE_KEYS - 1) / TILE_KEYS;
-    for (uint32_t step = 0; step < steps; ++step) {
-        const uint32_t pair = pairs + step % 2 * (2 * T::BYTES);
+    // Of the pair that is computed on, from the first; the other's is what it is not.
+    uint32_t offset = 0;
+    for (uint32_t keys = length;; keys -= TILE_KEYS) {
         cp_async_wait<0>();
         // Everyone's copies have arrived, and everyone is done with the other pair.
         __syncthreads();
-        if (step + 1 < steps) {
-            const uint32_t next = pairs + (step + 1) % 2 * (2 * T::BYTES);
-            fetch<HEAD>(next, next + T::BYTES, text + hidden, step + 1, length, hidden);
+        const bool last = keys <= TILE_KEYS;
+        if (!last) {
+            copier.start(pairs + (offset ^ PAIR_BYTES), keys - TILE_KEYS, stride, hidden);
         }
-        if (has_queries) {
-            const uint32_t keys = length - step * TILE_KEYS;
+        if (rows > 0) {
+            const uint32_t pair = pairs + offset;
             if (keys >= TILE_KEYS) {
-                attend<HEAD, false>(attended, query, pair + key_row, pair + value_row, TILE_KEYS);
+                attend<HEAD, false>(attended, operands, pair + key_row, pair + value_row, TILE_KEYS);
             } else {
-                attend<HEAD, true>(attended, query, pair + key_row, pair + value_row, keys);
+                attend<HEAD, true>(attended, operands, pair + key_row, pair + value_row, keys);
             }
         }
+        offset ^= PAIR_BYTES;
+        if (last) {
+            break;
+        }
     }
-    if (has_queries) {
+    if (rows > 0) {
         // The pair that the last step did not use is free since that step's barrier.
         store_context<HEAD>(context + static_cast<size_t>(first_row) * hidden + column, attended,
-                            pairs + steps % 2 * (2 * T::BYTES) + warp_rows, first_query, length, hidden);
+                            pairs + offset + warp_rows, rows, hidden);
     }
 }
 
@@ -636,7 +662,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 4)
     attention<32>(context, qkv, query_bias, tiles, heads);
 }
 
-extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 4)
     attention_head64(__half* __restrict__ context, const __half* __restrict__ qkv,
                      const float* __restrict__ query_bias, const uint32_t* __restrict__ tiles, uint32_t heads) {
     attention<64>(context, qkv, query_bias, tiles, heads);
