@@ -422,7 +422,7 @@ void run(const Grid& grid, void (*body)(const void*), const void* arguments) {
     bool upwards = true;
     for (uint32_t z = 0; z < grid.blocks.z; ++z) {
         for (uint32_t y = 0; y < grid.blocks.y; ++y) {
-            for (uint32_t x = 0; x < grid.blocks.x; ++x) {
+            for (uint32_t x = grid.first_block; x < grid.blocks.x; ++x) {
                 current_block = {x, y, z};
                 for (size_t index = 0; index < threads; ++index) {
                     lanes[index]->thread = {static_cast<uint32_t>(index), 0, 0};

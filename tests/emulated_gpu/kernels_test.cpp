@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include <random>
@@ -87,17 +88,23 @@ Floats random_floats(size_t count, double deviation, double mean = 0) {
 }
 
 template <typename... Arguments>
-void launch(const std::string& name, uint32_t blocks_x, uint32_t blocks_y, Arguments... arguments) {
+void launch_from(uint32_t first_block, const std::string& name, uint32_t blocks_x, uint32_t blocks_y,
+                 Arguments... arguments) {
     void* pointers[] = {&arguments...};
     for (size_t index = 0; index < emulated::KERNEL_COUNT; ++index) {
         const emulated::Kernel& kernel = emulated::KERNELS[index];
         if (kernel.name == name) {
-            kernel.run({{blocks_x, blocks_y, 1}, {kernel.threads, 1, 1}}, pointers);
+            kernel.run({{blocks_x, blocks_y, 1}, {kernel.threads, 1, 1}, first_block}, pointers);
             return;
         }
     }
     fprintf(stderr, "no kernel is named %s\n", name.c_str());
     exit(1);
+}
+
+template <typename... Arguments>
+void launch(const std::string& name, uint32_t blocks_x, uint32_t blocks_y, Arguments... arguments) {
+    launch_from(0, name, blocks_x, blocks_y, arguments...);
 }
 
 // The largest error of a check in units of what is allowed there.
@@ -438,6 +445,81 @@ void check_pooling(const std::vector<uint32_t>& lengths, uint32_t hidden, bool c
     }
 }
 
+// ---------------------------------------------------------------------------------------------- huge arrays
+
+// Address space for an array of which only a few rows are touched.
+uint16_t* far_halves(size_t count) {
+    void* const map = mmap(nullptr, count * 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED) {
+        perror("address space for a huge array");
+        exit(1);
+    }
+    return static_cast<uint16_t*>(map);
+}
+
+// Rows whose first number's index is beyond 2^32 give what the same rows give at the beginning.
+void check_far_rows() {
+    Check check("rows beyond 2^32 numbers");
+    const uint32_t hidden = 1024, heads = 16, rows = 24, far = (1u << 22) + 8;
+    const size_t at = static_cast<size_t>(far) * hidden, numbers = static_cast<size_t>(rows) * hidden;
+    const auto same = [&](const char* what, const uint16_t* far_out, const Halves& near_out) {
+        for (size_t index = 0; index < near_out.size(); ++index) {
+            check.compare(from_half(far_out[index]), from_half(near_out[index]), 1e-30, what, index / hidden,
+                          index % hidden);
+        }
+    };
+    const auto half_pointer = [](const uint16_t* halves) {
+        return reinterpret_cast<__half*>(const_cast<uint16_t*>(halves));
+    };
+    uint16_t* const big = far_halves(3 * (at + numbers));
+    uint16_t* const big_out = far_halves(at + numbers);
+    const Floats parameters = random_floats(4 * hidden, 1);
+
+    const Halves qkv = random_halves(3 * numbers, 1);
+    memcpy(big + 3 * at, qkv.data(), qkv.size() * 2);
+    Halves near_out(numbers);
+    const uint32_t near_tile[] = {0, rows, 0}, far_tile[] = {far, rows, 0};
+    launch("attention_head64", 1, heads, half_pointer(near_out.data()), half_pointer(qkv.data()), parameters.data(),
+           static_cast<const uint32_t*>(near_tile), heads);
+    launch("attention_head64", 1, heads, half_pointer(big_out), half_pointer(big), parameters.data(),
+           static_cast<const uint32_t*>(far_tile), heads);
+    same("context", big_out + at, near_out);
+
+    // `qkv` holds three times as many numbers as rows of layer norm need: x, residual, words.
+    Halves x(qkv.begin(), qkv.begin() + static_cast<ptrdiff_t>(numbers));
+    memcpy(big_out + at, x.data(), numbers * 2);
+    memcpy(big + at, qkv.data() + numbers, numbers * 2);
+    launch("bias_residual_layer_norm", rows / 8, 1, half_pointer(x.data()), half_pointer(qkv.data() + numbers),
+           parameters.data(), rows, hidden, 1e-5f);
+    launch_from(far / 8, "bias_residual_layer_norm", (far + rows) / 8, 1, half_pointer(big_out), half_pointer(big),
+                parameters.data(), far + rows, hidden, 1e-5f);
+    same("normalised row", big_out + at, x);
+
+    launch("bias_gelu", rows * hidden / 2048, 1, half_pointer(x.data()), parameters.data(), rows, hidden);
+    launch_from(far / 2, "bias_gelu", (far + rows) / 2, 1, half_pointer(big_out), parameters.data(), far + rows, hidden);
+    same("gelu", big_out + at, x);
+
+    const uint32_t near_ids[] = {3}, far_ids[] = {far + 3};
+    Halves near_row(hidden), far_row(hidden);
+    launch("embed_layer_norm", 1, 1, half_pointer(near_row.data()), half_pointer(qkv.data() + numbers),
+           half_pointer(qkv.data()), near_ids, near_ids, parameters.data(), 1u, hidden, 1e-5f);
+    launch("embed_layer_norm", 1, 1, half_pointer(far_row.data()), half_pointer(big), half_pointer(qkv.data()), far_ids,
+           near_ids, parameters.data(), 1u, hidden, 1e-5f);
+    same("embedded row", far_row.data(), near_row);
+
+    const uint32_t near_starts[] = {0, rows}, far_starts[] = {far, far + rows};
+    Floats near_vector(hidden), far_vector(hidden);
+    launch("pool_normalise", 1, 1, near_vector.data(), half_pointer(x.data()),
+           static_cast<const uint32_t*>(near_starts), hidden, 0u);
+    launch("pool_normalise", 1, 1, far_vector.data(), half_pointer(big_out), static_cast<const uint32_t*>(far_starts),
+           hidden, 0u);
+    for (size_t column = 0; column < hidden; ++column) {
+        check.compare(far_vector[column], near_vector[column], 1e-30, "pooled", 0, column);
+    }
+    munmap(big, 3 * (at + numbers) * 2);
+    munmap(big_out, (at + numbers) * 2);
+}
+
 }  // namespace
 
 int main() {
@@ -469,6 +551,7 @@ int main() {
         check_pooling({513, 9}, 384, cls, 30000);
     }
     check_pooling({3, 1}, 384, false, 0);
+    check_far_rows();
     printf("%s\n", failures == 0 ? "all checks passed" : "checks failed");
     return failures != 0;
 }

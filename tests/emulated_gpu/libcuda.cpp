@@ -741,5 +741,5 @@ API cuLaunchKernel(void* function, unsigned blocks_x, unsigned blocks_y, unsigne
     if (extra != nullptr || arguments == nullptr) {
         return NOT_SUPPORTED;
     }
-    return launch(*found, {{blocks_x, blocks_y, blocks_z}, {threads_x, threads_y, threads_z}}, on, arguments);
+    return launch(*found, {{blocks_x, blocks_y, blocks_z}, {threads_x, threads_y, threads_z}, 0}, on, arguments);
 }
