@@ -36,12 +36,20 @@ struct Allocation {
 std::map<uint64_t, Allocation> allocations;
 std::map<uintptr_t, size_t> pinned;
 size_t used;
+bool working;
+uint64_t busy;
 Stream legacy;
 std::set<Stream*> streams;
 std::set<Event*> events;
 
 size_t round_up(size_t bytes, size_t to) {
     return (bytes + to - 1) / to * to;
+}
+
+uint64_t monotonic_nanoseconds() {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
 const char* setting(const char* name, const char* otherwise) {
@@ -229,10 +237,22 @@ Result run_one(Stream* stream) {
         stream->queue.pop_front();
         ++stream->done;
         if (lost == SUCCESS) {
+            // A task may run another stream's work; only the outermost is counted.
+            const bool outermost = !working;
+            working = true;
+            const uint64_t started = monotonic_nanoseconds();
             fault(task());
+            if (outermost) {
+                working = false;
+                busy += monotonic_nanoseconds() - started;
+            }
         }
     }
     return lost;
+}
+
+uint64_t busy_nanoseconds() {
+    return busy;
 }
 
 Result run_until(Stream* stream, uint64_t position) {
@@ -273,9 +293,7 @@ void destroy_event(Event* event) {
 Result record(Event* event, Stream* stream) {
     const auto milliseconds = std::make_shared<double>(0);
     const Result result = put(stream, [milliseconds] {
-        timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        *milliseconds = static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+        *milliseconds = static_cast<double>(monotonic_nanoseconds()) / 1e6;
         return SUCCESS;
     });
     if (result == SUCCESS) {

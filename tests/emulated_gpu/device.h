@@ -92,6 +92,8 @@ Result run_all(Stream* stream);
 Result run_everything();
 // Runs one piece of work, if there is one.
 Result run_one(Stream* stream);
+// For how long work has run since the process began.
+uint64_t busy_nanoseconds();
 
 Event* new_event();
 Event* find_event(void* handle);

@@ -47,6 +47,10 @@ int cublasDestroy_v2(void*);
 int cublasSetStream_v2(void*, void*);
 int cublasGemmEx(void*, int, int, int, int, int, const void*, const void*, int, int, const void*, int, int,
                  const void*, void*, int, int, int, int);
+int nvmlInit_v2();
+int nvmlDeviceGetHandleByIndex_v2(unsigned, void**);
+int nvmlDeviceGetUtilizationRates(void*, unsigned*);
+int nvmlDeviceGetMemoryInfo(void*, unsigned long long*);
 }
 
 namespace {
@@ -179,6 +183,25 @@ void check_modules(void* stream) {
     CHECK(cuMemGetInfo_v2(&available, &total) == 0 && available == total);
 }
 
+// The card is busy while it works and not while nobody waits for it.
+void check_management(void* stream) {
+    void* device = nullptr;
+    unsigned busy[2] = {101, 101};
+    unsigned long long memory[3] = {};
+    CHECK(nvmlDeviceGetHandleByIndex_v2(0, &device) == 1);
+    CHECK(nvmlInit_v2() == 0 && nvmlDeviceGetHandleByIndex_v2(0, &device) == 0);
+    CHECK(nvmlDeviceGetHandleByIndex_v2(1, &device) == 2 && nvmlDeviceGetHandleByIndex_v2(0, &device) == 0);
+    const uint64_t pointer = device_memory(48 << 20);
+    CHECK(nvmlDeviceGetMemoryInfo(device, memory) == 0 && memory[0] == 64 << 20 && memory[2] == 48 << 20);
+    CHECK(nvmlDeviceGetUtilizationRates(device, busy) == 0);
+    CHECK(cuMemsetD32Async(pointer, 1, 12 << 20, stream) == 0);
+    usleep(10000);
+    CHECK(nvmlDeviceGetUtilizationRates(device, busy) == 0 && busy[0] == 0);
+    CHECK(cuStreamSynchronize(stream) == 0);
+    CHECK(nvmlDeviceGetUtilizationRates(device, busy) == 0 && busy[0] > 0 && busy[0] <= 100);
+    CHECK(cuMemFree_v2(pointer) == 0);
+}
+
 void check_product(void* handle, void* stream, bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k,
                    float alpha, float beta) {
     std::mt19937 generator(static_cast<unsigned>(m * n * k));
@@ -274,6 +297,7 @@ int main() {
         }
     }
     CHECK(cublasDestroy_v2(handle) == 0);
+    check_management(stream);
     check_modules(stream);
     printf("%s\n", failures == 0 ? "all checks passed" : "checks failed");
     return failures != 0;

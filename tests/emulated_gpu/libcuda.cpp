@@ -228,7 +228,7 @@ Result now(Result result) {
 
 }  // namespace
 
-// ---------------------------------------------------------------------------------------------- for libcublas
+// ------------------------------------------------------------------------------ for libcublas and libnvidia-ml
 
 // Puts work on a stream; `task` gets and frees `argument`, and returns a CUresult.
 API emulated_gpu_put(void* stream, int (*task)(void*), void* argument) {
@@ -241,6 +241,20 @@ API emulated_gpu_put(void* stream, int (*task)(void*), void* argument) {
 API emulated_gpu_is_allocated(uint64_t pointer, size_t bytes) {
     const std::lock_guard<std::recursive_mutex> guard(lock);
     return is_allocated(pointer, bytes);
+}
+
+extern "C" __attribute__((visibility("default"))) uint64_t emulated_gpu_busy_nanoseconds() {
+    const std::lock_guard<std::recursive_mutex> guard(lock);
+    return busy_nanoseconds();
+}
+
+extern "C" __attribute__((visibility("default"))) size_t emulated_gpu_free_bytes() {
+    const std::lock_guard<std::recursive_mutex> guard(lock);
+    return free_bytes();
+}
+
+API emulated_gpu_count() {
+    return device_count();
 }
 
 // ---------------------------------------------------------------------------------------------- device, context
