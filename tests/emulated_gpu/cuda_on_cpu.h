@@ -210,6 +210,10 @@ inline uint4 shared_load_16(uint32_t from, int line = __builtin_LINE()) {
     return value;
 }
 
+inline uint32_t load_again(const uint32_t* from) {
+    return *from;
+}
+
 inline float exp2_fast(float x) {
     return exp2f(x);
 }

@@ -28,7 +28,7 @@ const NORM_ROWS: u32 = 8;
 const BLOCK: u32 = 256;
 
 /// Queries of one tile of the attention kernels, and their block.
-const TILE_QUERIES: usize = 64;
+const TILE_QUERIES: usize = 128;
 const ATTENTION_BLOCK: u32 = 128;
 
 /// Columns that the norm kernels can take.

@@ -79,6 +79,13 @@ __device__ __forceinline__ uint4 shared_load_16(uint32_t from) {
     return value;
 }
 
+// A load that is not merged with an earlier one of the same: what it reads need not be kept in a register until then.
+__device__ __forceinline__ uint32_t load_again(const uint32_t* from) {
+    uint32_t value;
+    asm volatile("ld.global.nc.b32 %0, [%1];" : "=r"(value) : "l"(__cvta_generic_to_global(from)));
+    return value;
+}
+
 // 2^x and 1/x to about 2 units in the last place of fp32.
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
@@ -291,11 +298,13 @@ __device__ __forceinline__ float gelu(float x) {
 // ---------------------------------------------------------------------------------------------- attention
 
 constexpr uint32_t ATTENTION_THREADS = 128;
-constexpr uint32_t TILE_KEYS = 64;
-constexpr uint32_t WARP_QUERIES = 16;
+constexpr uint32_t TILE_KEYS = 32;
+constexpr uint32_t WARP_QUERIES = 32;
+// A warp's queries as operands of 16 rows: what is loaded of keys and values serves all of them.
+constexpr uint32_t STRIPS = WARP_QUERIES / 16;
 
-// One tile of 64 rows of one head in shared memory. The 16-byte chunks of a row are permuted so that the same chunk
-// of eight consecutive rows, which is what ldmatrix reads, lies in eight different groups of four banks.
+// One tile of 32 keys or values of one head in shared memory. The 16-byte chunks of a row are permuted so that the same
+// chunk of eight consecutive rows, which is what ldmatrix reads, lies in eight different groups of four banks.
 template <uint32_t HEAD>
 struct Tile {
     static constexpr uint32_t ROW_BYTES = HEAD * 2;
@@ -309,7 +318,7 @@ struct Tile {
     }
 };
 
-// What a lane keeps of its warp's 16 queries: rows `lane / 4` and `lane / 4 + 8`.
+// What a lane keeps of 16 queries: rows `lane / 4` and `lane / 4 + 8`.
 template <uint32_t HEAD>
 struct Attended {
     float context[HEAD / 8][4] = {};
@@ -323,45 +332,24 @@ struct Attended {
 // fp16's end, and the sums are rescaled only when a score stands out, not at every new maximum (FlashAttention-4).
 constexpr float MAXIMUM_SLACK = 8.0f;
 
-// One step: 16 queries against 64 keys, of which `keys` exist. `LAST` masks and skips what is beyond.
-// `keys_at` and `values_at` are this lane's ldmatrix rows of the tiles.
-template <uint32_t HEAD, bool LAST>
-__device__ __forceinline__ void attend(Attended<HEAD>& attended, const uint32_t (&query)[HEAD / 16][4],
-                                       uint32_t keys_at, uint32_t values_at, uint32_t keys) {
-    constexpr uint32_t GROUP_BYTES = 16 * Tile<HEAD>::ROW_BYTES;
-    float scores[TILE_KEYS / 8][4];
+// Scores beyond the `keys` that exist become minus infinity.
+__device__ __forceinline__ void mask(float (&scores)[TILE_KEYS / 8][4], uint32_t keys) {
+    const uint32_t column = threadIdx.x % 4 * 2;
 #pragma unroll
-    for (uint32_t group = 0; group < TILE_KEYS / 16; ++group) {
+    for (uint32_t tile = 0; tile < TILE_KEYS / 8; ++tile) {
 #pragma unroll
         for (uint32_t i = 0; i < 4; ++i) {
-            scores[2 * group][i] = 0;
-            scores[2 * group + 1][i] = 0;
-        }
-        if (LAST && group * 16 >= keys) {
-            continue;
-        }
-#pragma unroll
-        for (uint32_t part = 0; part < HEAD / 16; ++part) {
-            uint32_t key[4];
-            ldmatrix_x4(key, (keys_at ^ (part * 32)) + group * GROUP_BYTES);
-            mma_16x8x16(scores[2 * group], query[part], key[0], key[1]);
-            mma_16x8x16(scores[2 * group + 1], query[part], key[2], key[3]);
-        }
-    }
-    if (LAST) {
-        const uint32_t column = threadIdx.x % 4 * 2;
-#pragma unroll
-        for (uint32_t tile = 0; tile < TILE_KEYS / 8; ++tile) {
-#pragma unroll
-            for (uint32_t i = 0; i < 4; ++i) {
-                if (tile * 8 + column + i % 2 >= keys) {
-                    scores[tile][i] = -INFINITY;
-                }
+            if (tile * 8 + column + i % 2 >= keys) {
+                scores[tile][i] = -INFINITY;
             }
         }
     }
+}
 
-    float highest[2] = {scores[0][0], scores[0][2]};
+// Each row's highest score; its four lanes get the same.
+__device__ __forceinline__ void row_maxima(float (&highest)[2], const float (&scores)[TILE_KEYS / 8][4]) {
+    highest[0] = scores[0][0];
+    highest[1] = scores[0][2];
 #pragma unroll
     for (uint32_t tile = 0; tile < TILE_KEYS / 8; ++tile) {
 #pragma unroll
@@ -374,51 +362,108 @@ __device__ __forceinline__ void attend(Attended<HEAD>& attended, const uint32_t 
         highest[row] = fmaxf(highest[row], __shfl_xor_sync(ALL_LANES, highest[row], 1));
         highest[row] = fmaxf(highest[row], __shfl_xor_sync(ALL_LANES, highest[row], 2));
     }
-    // The difference, not the sum with the slack, which rounds where scores are huge.
-    const bool exceeds = highest[0] - attended.maximum[0] > MAXIMUM_SLACK ||
-                         highest[1] - attended.maximum[1] > MAXIMUM_SLACK;
-    if (__any_sync(ALL_LANES, exceeds)) {
-        float scale[2];
+}
+
+template <uint32_t HEAD>
+__device__ __forceinline__ void raise_maximum(Attended<HEAD>& attended, const float (&highest)[2]) {
+    float scale[2];
 #pragma unroll
-        for (uint32_t row = 0; row < 2; ++row) {
-            const float maximum = fmaxf(attended.maximum[row], highest[row]);
-            scale[row] = exp2_fast(attended.maximum[row] - maximum);
-            attended.maximum[row] = maximum;
-            attended.sum[row] *= scale[row];
-        }
+    for (uint32_t row = 0; row < 2; ++row) {
+        const float maximum = fmaxf(attended.maximum[row], highest[row]);
+        scale[row] = exp2_fast(attended.maximum[row] - maximum);
+        attended.maximum[row] = maximum;
+        attended.sum[row] *= scale[row];
+    }
 #pragma unroll
-        for (uint32_t tile = 0; tile < HEAD / 8; ++tile) {
+    for (uint32_t tile = 0; tile < HEAD / 8; ++tile) {
 #pragma unroll
-            for (uint32_t i = 0; i < 4; ++i) {
-                attended.context[tile][i] *= scale[i / 2];
-            }
+        for (uint32_t i = 0; i < 4; ++i) {
+            attended.context[tile][i] *= scale[i / 2];
         }
     }
+}
 
+// Scores of 16 keys become weights, as the operand of a product: the accumulators' layout of two tiles of 8 keys is
+// the operand's layout of 16.
+template <uint32_t HEAD>
+__device__ __forceinline__ void weigh(uint32_t (&packed)[4], Attended<HEAD>& attended, const float (&low)[4],
+                                      const float (&high)[4]) {
+    float weights[2][4];
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) {
+        weights[0][i] = exp2_fast(low[i] - attended.maximum[i / 2]);
+        weights[1][i] = exp2_fast(high[i] - attended.maximum[i / 2]);
+        attended.sum[i / 2] += weights[0][i] + weights[1][i];
+    }
+    packed[0] = pack_halves(weights[0][0], weights[0][1]);
+    packed[1] = pack_halves(weights[0][2], weights[0][3]);
+    packed[2] = pack_halves(weights[1][0], weights[1][1]);
+    packed[3] = pack_halves(weights[1][2], weights[1][3]);
+}
+
+// One step: the warp's queries against 32 keys, of which `keys` exist. `LAST` masks and skips what is beyond.
+// `keys_at` and `values_at` are this lane's ldmatrix rows of the tiles.
+template <uint32_t HEAD, bool LAST>
+__device__ __forceinline__ void attend(Attended<HEAD> (&attended)[STRIPS],
+                                       const uint32_t (&query)[STRIPS][HEAD / 16][4], uint32_t keys_at,
+                                       uint32_t values_at, uint32_t keys) {
+    constexpr uint32_t GROUP_BYTES = 16 * Tile<HEAD>::ROW_BYTES;
+    float scores[STRIPS][TILE_KEYS / 8][4] = {};
 #pragma unroll
     for (uint32_t group = 0; group < TILE_KEYS / 16; ++group) {
         if (LAST && group * 16 >= keys) {
             continue;
         }
-        float weights[2][4];
 #pragma unroll
-        for (uint32_t half = 0; half < 2; ++half) {
+        for (uint32_t part = 0; part < HEAD / 16; ++part) {
+            uint32_t key[4];
+            ldmatrix_x4(key, (keys_at ^ (part * 32)) + group * GROUP_BYTES);
 #pragma unroll
-            for (uint32_t i = 0; i < 4; ++i) {
-                weights[half][i] = exp2_fast(scores[2 * group + half][i] - attended.maximum[i / 2]);
-                attended.sum[i / 2] += weights[half][i];
+            for (uint32_t strip = 0; strip < STRIPS; ++strip) {
+                mma_16x8x16(scores[strip][2 * group], query[strip][part], key[0], key[1]);
+                mma_16x8x16(scores[strip][2 * group + 1], query[strip][part], key[2], key[3]);
             }
         }
-        // The accumulator's layout of two tiles of 8 keys is the operand's layout of 16.
-        const uint32_t packed[4] = {
-            pack_halves(weights[0][0], weights[0][1]), pack_halves(weights[0][2], weights[0][3]),
-            pack_halves(weights[1][0], weights[1][1]), pack_halves(weights[1][2], weights[1][3])};
+    }
+    float highest[STRIPS][2];
+    bool exceeds = false;
+#pragma unroll
+    for (uint32_t strip = 0; strip < STRIPS; ++strip) {
+        if (LAST) {
+            mask(scores[strip], keys);
+        }
+        row_maxima(highest[strip], scores[strip]);
+#pragma unroll
+        for (uint32_t row = 0; row < 2; ++row) {
+            // The difference, not the sum with the slack, which rounds where scores are huge.
+            exceeds = exceeds || highest[strip][row] - attended[strip].maximum[row] > MAXIMUM_SLACK;
+        }
+    }
+    if (__any_sync(ALL_LANES, exceeds)) {
+#pragma unroll
+        for (uint32_t strip = 0; strip < STRIPS; ++strip) {
+            raise_maximum(attended[strip], highest[strip]);
+        }
+    }
+#pragma unroll
+    for (uint32_t group = 0; group < TILE_KEYS / 16; ++group) {
+        if (LAST && group * 16 >= keys) {
+            continue;
+        }
+        uint32_t weights[STRIPS][4];
+#pragma unroll
+        for (uint32_t strip = 0; strip < STRIPS; ++strip) {
+            weigh(weights[strip], attended[strip], scores[strip][2 * group], scores[strip][2 * group + 1]);
+        }
 #pragma unroll
         for (uint32_t part = 0; part < HEAD / 16; ++part) {
             uint32_t value[4];
             ldmatrix_x4_trans(value, (values_at ^ (part * 32)) + group * GROUP_BYTES);
-            mma_16x8x16(attended.context[2 * part], packed, value[0], value[1]);
-            mma_16x8x16(attended.context[2 * part + 1], packed, value[2], value[3]);
+#pragma unroll
+            for (uint32_t strip = 0; strip < STRIPS; ++strip) {
+                mma_16x8x16(attended[strip].context[2 * part], weights[strip], value[0], value[1]);
+                mma_16x8x16(attended[strip].context[2 * part + 1], weights[strip], value[2], value[3]);
+            }
         }
     }
 }
@@ -450,86 +495,101 @@ struct Copier {
 #pragma unroll
         for (uint32_t turn = 0; turn < TILE_KEYS / ROWS; ++turn) {
             const uint32_t bytes = row() + turn * ROWS < keys ? 16 : 0;
-            const __half* const row = from + turn * ROWS * stride;
+            const __half* const key = from + turn * ROWS * stride;
             const uint32_t at = to + turn * ROWS * Tile<HEAD>::ROW_BYTES;
-            cp_async_16(at, row, bytes);
-            cp_async_16(at + Tile<HEAD>::BYTES, row + hidden, bytes);
+            cp_async_16(at, key, bytes);
+            cp_async_16(at + Tile<HEAD>::BYTES, key + hidden, bytes);
         }
         cp_async_commit();
         from += TILE_KEYS * stride;
     }
 };
 
-// Queries of one warp: bias added, in units of log2 so that softmax needs 2^x alone, as operands of the products.
-// `staging` is 16 rows of shared memory that no other warp touches; of the queries `rows` exist, the others are zeros.
-template <uint32_t HEAD>
-__device__ __forceinline__ void load_queries(uint32_t (&query)[HEAD / 16][4], uint32_t staging,
-                                             const __half* queries, const float* bias, uint32_t rows,
-                                             size_t stride) {
+// A chunk of a query as the products take it: bias added, in units of log2, so that softmax needs 2^x alone.
+__device__ __forceinline__ uint4 biased_query(uint4 packed, const float (&biases)[CHUNK]) {
     constexpr float LOG2_E = 1.44269504f;
+    float x[CHUNK];
+    unpack_chunk(x, packed);
+#pragma unroll
+    for (uint32_t i = 0; i < CHUNK; ++i) {
+        x[i] = (x[i] + biases[i]) * LOG2_E;
+    }
+    return pack_chunk(x);
+}
+
+// The warp's queries as operands of the products. `staging` is 16 rows of shared memory that no other warp touches; of
+// the queries `rows` exist, the others are zeros (with the bias, but nobody asks for them).
+template <uint32_t HEAD>
+__device__ __forceinline__ void load_queries(uint32_t (&query)[STRIPS][HEAD / 16][4], uint32_t staging,
+                                             const __half* queries, const float* bias, uint32_t rows, size_t stride) {
     constexpr uint32_t ROW_CHUNKS = Tile<HEAD>::ROW_CHUNKS;
+    constexpr uint32_t TURN_ROWS = WARP / ROW_CHUNKS;
     const uint32_t lane = threadIdx.x % WARP;
-    const uint32_t chunk = lane % ROW_CHUNKS;
+    const uint32_t lane_row = lane / ROW_CHUNKS, chunk = lane % ROW_CHUNKS;
+    // All loads before the first use, so that one latency covers them.
+    uint4 packed[WARP_QUERIES / TURN_ROWS];
+#pragma unroll
+    for (uint32_t turn = 0; turn < WARP_QUERIES / TURN_ROWS; ++turn) {
+        const uint32_t row = lane_row + turn * TURN_ROWS;
+        packed[turn] = {0, 0, 0, 0};
+        if (row < rows) {
+            packed[turn] = load_16(queries + row * stride + chunk * CHUNK);
+        }
+    }
     float biases[CHUNK];
     load_floats(biases, bias + chunk * CHUNK);
-#pragma unroll
-    for (uint32_t turn = 0; turn < WARP_QUERIES * ROW_CHUNKS / WARP; ++turn) {
-        const uint32_t row = (lane + turn * WARP) / ROW_CHUNKS;
-        uint4 packed = {0, 0, 0, 0};
-        if (row < rows) {
-            float x[CHUNK];
-            unpack_chunk(x, load_16(queries + row * stride + chunk * CHUNK));
-#pragma unroll
-            for (uint32_t i = 0; i < CHUNK; ++i) {
-                x[i] = (x[i] + biases[i]) * LOG2_E;
-            }
-            packed = pack_chunk(x);
-        }
-        shared_store_16(staging + Tile<HEAD>::at(row, chunk), packed);
-    }
-    __syncwarp();
     const uint32_t row_at = staging + Tile<HEAD>::at(lane % 16, lane / 16);
 #pragma unroll
-    for (uint32_t part = 0; part < HEAD / 16; ++part) {
-        ldmatrix_x4(query[part], row_at ^ (part * 32));
+    for (uint32_t strip = 0; strip < STRIPS; ++strip) {
+#pragma unroll
+        for (uint32_t turn = 0; turn < 16 / TURN_ROWS; ++turn) {
+            shared_store_16(staging + Tile<HEAD>::at(lane_row + turn * TURN_ROWS, chunk),
+                            biased_query(packed[strip * (16 / TURN_ROWS) + turn], biases));
+        }
+        __syncwarp();
+#pragma unroll
+        for (uint32_t part = 0; part < HEAD / 16; ++part) {
+            ldmatrix_x4(query[strip][part], row_at ^ (part * 32));
+        }
+        // The staging may be written again.
+        __syncwarp();
     }
 }
 
-// Divides by the sums and writes the `rows` queries that exist, in whole chunks by way of `staging`.
+// Divides by the sums and writes the `rows` of 16 queries that exist, in whole chunks by way of `staging`.
 template <uint32_t HEAD>
 __device__ __forceinline__ void store_context(__half* to, const Attended<HEAD>& attended, uint32_t staging,
                                               uint32_t rows, size_t hidden) {
     constexpr uint32_t ROW_CHUNKS = Tile<HEAD>::ROW_CHUNKS;
     const uint32_t lane = threadIdx.x % WARP;
-    float scale[2];
 #pragma unroll
     for (uint32_t row = 0; row < 2; ++row) {
         float sum = attended.sum[row];
         sum += __shfl_xor_sync(ALL_LANES, sum, 1);
         sum += __shfl_xor_sync(ALL_LANES, sum, 2);
-        scale[row] = reciprocal_fast(sum);
-    }
+        const float scale = reciprocal_fast(sum);
 #pragma unroll
-    for (uint32_t tile = 0; tile < HEAD / 8; ++tile) {
-#pragma unroll
-        for (uint32_t row = 0; row < 2; ++row) {
+        for (uint32_t tile = 0; tile < HEAD / 8; ++tile) {
             const float* x = attended.context[tile] + 2 * row;
             shared_store_4(staging + Tile<HEAD>::at(lane / 4 + 8 * row, tile) + lane % 4 * 4,
-                           pack_halves(x[0] * scale[row], x[1] * scale[row]));
+                           pack_halves(x[0] * scale, x[1] * scale));
         }
     }
     __syncwarp();
 #pragma unroll
-    for (uint32_t turn = 0; turn < WARP_QUERIES * ROW_CHUNKS / WARP; ++turn) {
+    for (uint32_t turn = 0; turn < 16 * ROW_CHUNKS / WARP; ++turn) {
         const uint32_t row = (lane + turn * WARP) / ROW_CHUNKS, chunk = lane % ROW_CHUNKS;
         if (row < rows) {
             store_16(to + row * hidden + chunk * CHUNK, shared_load_16(staging + Tile<HEAD>::at(row, chunk)));
         }
     }
+    // The staging may be written again.
+    __syncwarp();
 }
 
-// 64 queries of one text and head against all its keys, 64 at a time, by online softmax (FlashAttention-2): a warp
-// has 16 queries. Two pairs of tiles: one is computed on while the other fills.
+// 128 queries of one text and head against all its keys, 32 at a time, by online softmax (FlashAttention-2). A warp has
+// 32 queries, so each operand that it loads from shared memory, which is what the tensor cores of sm_80 and sm_90 would
+// otherwise wait for, serves four products. Two pairs of tiles: one is computed on while the other fills.
 template <uint32_t HEAD>
 __device__ __forceinline__ void attention(__half* context, const __half* qkv, const float* query_bias,
                                           const uint32_t* tiles, uint32_t heads) {
@@ -538,25 +598,25 @@ __device__ __forceinline__ void attention(__half* context, const __half* qkv, co
     SHARED_ARRAY(unsigned char, memory, 2 * PAIR_BYTES);
     const uint32_t pairs = shared_address(memory);
     const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    const uint32_t text_row = tiles[3 * blockIdx.x], length = tiles[3 * blockIdx.x + 1];
-    const uint32_t query = tiles[3 * blockIdx.x + 2] + warp * WARP_QUERIES;
+    const uint32_t* const tile = tiles + 3 * blockIdx.x;
+    const uint32_t text_row = tile[0], length = tile[1];
+    const uint32_t query = tile[2] + warp * WARP_QUERIES;
     const uint32_t hidden = heads * HEAD, column = blockIdx.y * HEAD;
     const size_t stride = 3 * hidden;
-    const uint32_t warp_rows = warp * WARP_QUERIES * T::ROW_BYTES;
+    // A quarter of a pair, in which a warp turns 16 of its rows from memory's layout to the operands' or back.
+    const uint32_t staging = warp * 16 * T::ROW_BYTES;
     // A warp beyond the text's end only helps to copy.
-    const uint32_t rows = query < length ? length - query : 0;
-    // Of the whole batch: what is left to know of the text's place when its keys are done with.
-    const uint32_t first_row = text_row + query;
+    const bool has_queries = query < length;
 
     Copier<HEAD> copier(qkv + text_row * stride + hidden + column, stride);
     copier.start(pairs, length, stride, hidden);
-    uint32_t operands[HEAD / 16][4];
-    if (rows > 0) {
-        // Staged where the second pair's keys come later, after the first barrier.
-        load_queries<HEAD>(operands, pairs + PAIR_BYTES + warp_rows, qkv + first_row * stride + column,
-                           query_bias + column, rows, stride);
+    uint32_t operands[STRIPS][HEAD / 16][4];
+    if (has_queries) {
+        // Staged where the second pair comes later, after the first barrier.
+        load_queries<HEAD>(operands, pairs + PAIR_BYTES + staging, qkv + (text_row + query) * stride + column,
+                           query_bias + column, length - query, stride);
     }
-    Attended<HEAD> attended;
+    Attended<HEAD> attended[STRIPS];
     const uint32_t key_row = T::at(lane % 8 + lane / 16 * 8, lane / 8 % 2);
     const uint32_t value_row = T::at(lane % 16, lane / 16) + T::BYTES;
     // Of the pair that is computed on, from the first; the other's is what it is not.
@@ -569,7 +629,7 @@ __device__ __forceinline__ void attention(__half* context, const __half* qkv, co
         if (!last) {
             copier.start(pairs + (offset ^ PAIR_BYTES), keys - TILE_KEYS, stride, hidden);
         }
-        if (rows > 0) {
+        if (has_queries) {
             const uint32_t pair = pairs + offset;
             if (keys >= TILE_KEYS) {
                 attend<HEAD, false>(attended, operands, pair + key_row, pair + value_row, TILE_KEYS);
@@ -582,10 +642,15 @@ __device__ __forceinline__ void attention(__half* context, const __half* qkv, co
             break;
         }
     }
-    if (rows > 0) {
+    if (has_queries) {
+        const uint32_t first = load_again(tile + 2) + warp * WARP_QUERIES;
+        const uint32_t row = load_again(tile) + first, rows = load_again(tile + 1) - first;
         // The pair that the last step did not use is free since that step's barrier.
-        store_context<HEAD>(context + static_cast<size_t>(first_row) * hidden + column, attended,
-                            pairs + offset + warp_rows, rows, hidden);
+#pragma unroll
+        for (uint32_t strip = 0; strip < STRIPS; ++strip) {
+            store_context<HEAD>(context + static_cast<size_t>(row + 16 * strip) * hidden + column, attended[strip],
+                                pairs + offset + staging, rows > 16 * strip ? rows - 16 * strip : 0, hidden);
+        }
     }
 }
 
@@ -655,14 +720,14 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // Grid (tiles, heads), block 128. context[t] = softmax(q k^T) v over the text's own tokens; qkv is [tokens, 3 hidden].
-// A tile is three numbers: the text's first row, its length, the tile's first query (a multiple of 64) in the text.
+// A tile is 128 queries of a text, as three numbers: the text's first row, its length, the first query in the text.
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 4)
     attention_head32(__half* __restrict__ context, const __half* __restrict__ qkv,
                      const float* __restrict__ query_bias, const uint32_t* __restrict__ tiles, uint32_t heads) {
     attention<32>(context, qkv, query_bias, tiles, heads);
 }
 
-extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 4)
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
     attention_head64(__half* __restrict__ context, const __half* __restrict__ qkv,
                      const float* __restrict__ query_bias, const uint32_t* __restrict__ tiles, uint32_t heads) {
     attention<64>(context, qkv, query_bias, tiles, heads);
