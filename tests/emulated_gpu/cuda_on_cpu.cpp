@@ -4,7 +4,8 @@
 // ended; within a warp, lanes run in turn to the next collective, upwards and downwards alternately, so that no code
 // may rely on an order. Fibers are made once (makecontext) and switched by _setjmp and _longjmp, without system calls.
 //
-// Never: let a grid end well that the hardware might end badly. Misuse is an error message and abort().
+// Never: let a grid end well that the hardware might end badly: two warps that use the same place without a barrier
+// between are an error whatever comes out. Misuse is an error message and abort().
 #include "cuda_on_cpu.h"
 
 #include <setjmp.h>
@@ -31,6 +32,7 @@ constexpr unsigned char NOTHING = 0xff;
 
 struct Write {
     uint32_t to, bytes, group;
+    int line;
     const void* from;
     unsigned char value[16];
 };
@@ -60,6 +62,13 @@ struct Warp {
     bool upwards;
 };
 
+// Who touched four bytes of shared memory last, and in which stretch between barriers.
+struct Touch {
+    uint64_t written, read;
+    // Numbers of warps; readers may be several.
+    uint32_t writer, reader;
+};
+
 struct SharedArray {
     int line;
     size_t offset, bytes;
@@ -77,6 +86,10 @@ const void* kernel_arguments;
 alignas(1024) unsigned char shared[MAX_SHARED];
 std::vector<SharedArray> shared_arrays;
 size_t shared_used;
+constexpr uint32_t SEVERAL = UINT32_MAX;
+Touch touches[MAX_SHARED / 4];
+// Counts the barriers of all blocks; starts above the zeros in `touches`.
+uint64_t stretch = 1;
 
 [[noreturn]] void fail(const char* what, int line, int other = 0) {
     fprintf(stderr, "emulated GPU: block (%u, %u), thread %u: %s (line %d, %d)\n", current_block.x, current_block.y,
@@ -112,6 +125,25 @@ void check_range(uint32_t at, uint32_t bytes, int line) {
     }
 }
 
+// What another warp wrote, or is to write what it reads, needs a barrier between: the hardware keeps no order there.
+void touch(uint32_t at, uint32_t bytes, bool writes, int line) {
+    const uint32_t warp = static_cast<uint32_t>(warp_at);
+    for (uint32_t word = at / 4; word < (at + bytes + 3) / 4; ++word) {
+        Touch& last = touches[word];
+        if ((last.written == stretch && last.writer != warp) ||
+            (writes && last.read == stretch && last.reader != warp)) {
+            fail("two warps use the same shared memory without a barrier between them", line);
+        }
+        if (writes) {
+            last.written = stretch;
+            last.writer = warp;
+        } else {
+            last.reader = last.read == stretch && last.reader != warp ? SEVERAL : warp;
+            last.read = stretch;
+        }
+    }
+}
+
 void land(std::vector<Write>& writes, uint32_t groups_before) {
     size_t kept = 0;
     for (Write& write : writes) {
@@ -121,6 +153,8 @@ void land(std::vector<Write>& writes, uint32_t groups_before) {
         }
         if (write.from != nullptr) {
             memcpy(write.value, write.from, write.bytes);
+            // A copy takes from its start to its wait.
+            touch(write.to, 16, true, write.line);
         }
         memcpy(shared + write.to, write.value, write.from != nullptr ? 16 : write.bytes);
     }
@@ -167,7 +201,8 @@ void count_conflicts() {
         int count = 0;
         for (int lane = 0; lane < WARP_LANES; ++lane) {
             const std::vector<Access>& accesses = first[lane]->accesses;
-            if (accesses.size() == first[0]->accesses.size() && accesses[index].line == first[0]->accesses[index].line) {
+            if (accesses.size() == first[0]->accesses.size() &&
+                accesses[index].line == first[0]->accesses[index].line) {
                 at[count++] = accesses[index].at;
             }
         }
@@ -217,6 +252,7 @@ void ldmatrix(Exchange& all, bool transposed, int line) {
         for (int row = 0; row < 8; ++row) {
             const uint32_t at = all.in[0][8 * matrix + row];
             check_range(at, 16, line);
+            touch(at, 16, false, line);
             memcpy(elements[row], shared + at, 16);
         }
         bank_conflicts += conflicts(&all.in[0][8 * matrix], 8, 16);
@@ -307,6 +343,7 @@ void run_block(size_t warp_count, bool upwards) {
         warps[index].upwards = upwards;
     }
     for (;;) {
+        ++stretch;
         for (size_t turn = 0; turn < warp_count; ++turn) {
             run_warp(upwards ? turn : warp_count - 1 - turn);
         }
@@ -371,7 +408,8 @@ uint32_t shared_offset(const void* pointer) {
 
 void store_shared(uint32_t to, const void* from, uint32_t bytes, int line) {
     check_range(to, bytes, line);
-    Write write{to, bytes, 0, nullptr, {}};
+    touch(to, bytes, true, line);
+    Write write{to, bytes, 0, line, nullptr, {}};
     memcpy(write.value, from, bytes);
     memset(shared + to, NOTHING, bytes);
     Lane& lane = lane_now();
@@ -381,6 +419,7 @@ void store_shared(uint32_t to, const void* from, uint32_t bytes, int line) {
 
 void load_shared(void* to, uint32_t from, uint32_t bytes, int line) {
     check_range(from, bytes, line);
+    touch(from, bytes, false, line);
     Lane& lane = lane_now();
     // A lane sees its own stores at once.
     land(lane.stores, 1);
@@ -393,9 +432,10 @@ void start_copy(uint32_t to, const void* from, uint32_t bytes, int line) {
     if (reinterpret_cast<uintptr_t>(from) % 16 != 0 || (bytes != 0 && bytes != 16)) {
         fail("a cp.async is misaligned or of a strange size", line);
     }
+    touch(to, 16, true, line);
     memset(shared + to, NOTHING, 16);
     Lane& lane = lane_now();
-    lane.copies.push_back({to, bytes, lane.group, from, {}});
+    lane.copies.push_back({to, bytes, lane.group, line, from, {}});
     note_access(lane, line, to, 16);
 }
 

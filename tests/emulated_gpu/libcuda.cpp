@@ -605,7 +605,9 @@ API cuStreamWaitEvent(void* stream, void* event, unsigned) {
         return SUCCESS;
     }
     const uint64_t position = awaited->position;
-    return put(found, [other, position] { return find_stream(other) == nullptr ? SUCCESS : run_until(other, position); });
+    return put(found, [other, position] {
+        return find_stream(other) == nullptr ? SUCCESS : run_until(other, position);
+    });
 }
 
 API cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
