@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use alexandria_ingestd::config::{Config, ConfigError};
 use alexandria_ingestd::control::protocol::{SearchRequest, SearchResponse};
 use alexandria_ingestd::control::tables::{self, View};
-use alexandria_ingestd::daemon::{self, DaemonError, IngestSummary};
+use alexandria_ingestd::daemon::{self, BenchTexts, DaemonError, EmbedBenchSettings, IngestSummary};
 use alexandria_ingestd::telemetry;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressBar;
 
 /// Watches a Calibre library and keeps a Qdrant collection of its books' embeddings up to date.
@@ -75,14 +75,19 @@ enum Verb {
         #[arg(long)]
         report: bool,
     },
-    /// Ingest one book into a store of its own that is thrown away, and print a table by stage
-    #[command(after_help = "Example: alexandria-ingestd bench --extract ~/Books/*.epub")]
+    /// Measure the embedding; or, with a BOOK, all stages of ingesting it into a store that is thrown away
+    ///
+    /// Without a BOOK: loads the configured model, embeds chunks of random tokens, and prints one table: rate, share of
+    /// what the device can do, memory, load time. Other settings of the model are --set before the verb.
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench {
         /// The book's file
-        #[arg(required = true, value_name = "BOOK")]
+        #[arg(value_name = "BOOK", conflicts_with_all = ["tokens", "mix", "texts", "chunks", "seconds", "interactive", "compare"])]
         books: Vec<PathBuf>,
+        #[command(flatten)]
+        embedding: EmbeddingArguments,
         /// Read the books and do no more, in this process and in a child
-        #[arg(long)]
+        #[arg(long, requires = "books")]
         extract: bool,
         /// With --extract: how often each book is read
         #[arg(long, default_value_t = 5, requires = "extract")]
@@ -100,6 +105,57 @@ enum Verb {
         #[arg(long, requires = "check")]
         json: bool,
     },
+}
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  alexandria-ingestd bench --json > before.json
+  alexandria-ingestd bench --compare before.json
+  alexandria-ingestd --set embedding.device=cpu --set embedding.threads=1 bench --mix --seconds 60
+  alexandria-ingestd bench --interactive
+  alexandria-ingestd bench novel.epub
+  alexandria-ingestd bench --extract ~/Books/*.epub";
+
+/// What `bench` embeds without a BOOK.
+#[derive(Args)]
+struct EmbeddingArguments {
+    /// Tokens of a chunk, special tokens included; clipped to the model's limit
+    #[arg(long, default_value_t = daemon::DEFAULT_TOKENS as u64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    tokens: u64,
+    /// Chunks of 20 to 1,700 tokens as in books, clipped to the model's limit
+    #[arg(long, conflicts_with = "tokens")]
+    mix: bool,
+    /// Real texts: one JSON string a line, each once unless --chunks or --seconds says more
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens", "mix"])]
+    texts: Option<PathBuf>,
+    /// So many chunks
+    #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
+    chunks: Option<u64>,
+    /// About so many seconds of work, after the warm-up [default: 10]
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    seconds: Option<f64>,
+    /// Also ask a query every 100 ms, and show how long its answer takes
+    #[arg(long)]
+    interactive: bool,
+    /// Show an earlier run's JSON beside this one, with the ratios
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    compare: Option<PathBuf>,
+}
+
+impl EmbeddingArguments {
+    fn settings(&self) -> EmbedBenchSettings {
+        let texts = match &self.texts {
+            Some(path) => BenchTexts::File(path.clone()),
+            None if self.mix => BenchTexts::Mix,
+            None => BenchTexts::Fixed(self.tokens as usize),
+        };
+        EmbedBenchSettings { texts, chunks: self.chunks, seconds: self.seconds, interactive: self.interactive }
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds, from 0 to 86400".to_owned())
 }
 
 fn parse_override(text: &str) -> Result<(String, String), String> {
@@ -155,8 +211,11 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
             daemon::embed_lines(&config, std::io::stdin().lock(), output)?;
         }
         Some(Verb::Extract { path, report }) => return extract(&config, &path, report),
-        Some(Verb::Bench { books, extract: true, rounds, json }) => {
+        Some(Verb::Bench { books, extract: true, rounds, json, .. }) => {
             print!("{}", daemon::bench_extract(&config, &books, rounds, json)?);
+        }
+        Some(Verb::Bench { books, embedding, json, .. }) if books.is_empty() => {
+            print!("{}", daemon::bench_embed(&config, &embedding.settings(), json, embedding.compare.as_deref())?);
         }
         Some(Verb::Bench { books, json, .. }) => {
             for book in books {

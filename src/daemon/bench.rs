@@ -235,13 +235,13 @@ pub fn cpu_seconds(who: UsageWho) -> f64 {
 }
 
 /// A line of /proc/self/status, in bytes; 0 where there is none.
-fn memory(name: &str) -> u64 {
+pub fn memory(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default() << 10
 }
 
 /// proc(5): writing 5 to clear_refs sets VmHWM to the present VmRSS. Where that is refused the peak includes the load.
-fn reset_peak_memory() {
+pub fn reset_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bench;
+mod bench_embed;
 mod bench_extract;
 mod error;
 mod formats;
@@ -14,6 +15,7 @@ mod tools;
 
 pub use crate::extract::sandbox::{is_child_call, run_child};
 pub use bench::{BenchReport, bench};
+pub use bench_embed::{BenchTexts, DEFAULT_TOKENS, EmbedBenchSettings, bench_embed};
 pub use bench_extract::bench_extract;
 pub use error::DaemonError;
 pub use oneshot::{IngestSummary, ingest_paths, rebuild, restore};

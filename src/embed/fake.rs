@@ -103,6 +103,10 @@ impl TextTokenizer for WordTokenizer {
     fn special_tokens(&self) -> usize {
         2
     }
+
+    fn ordinary_ids(&self) -> Vec<u32> {
+        (2..1000).collect()
+    }
 }
 
 impl TokenCounter for WordTokenizer {

@@ -23,6 +23,9 @@ pub trait TextTokenizer: TokenCounter + Send + Sync {
     /// Special tokens that `encode` adds to a text.
     fn special_tokens(&self) -> usize;
 
+    /// The vocabulary without special tokens.
+    fn ordinary_ids(&self) -> Vec<u32>;
+
     /// Tokens a text may have without the special ones: what chunks are sized by.
     fn content_tokens(&self) -> usize {
         self.max_tokens().saturating_sub(self.special_tokens())
@@ -64,6 +67,14 @@ impl TextTokenizer for HubTokenizer {
 
     fn special_tokens(&self) -> usize {
         self.special_tokens
+    }
+
+    fn ordinary_ids(&self) -> Vec<u32> {
+        let special = self.tokenizer.get_added_tokens_decoder();
+        let mut ids: Vec<u32> =
+            self.tokenizer.get_vocab(false).into_values().filter(|id| !special.contains_key(id)).collect();
+        ids.sort_unstable();
+        ids
     }
 }
 

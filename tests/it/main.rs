@@ -2,6 +2,7 @@
 
 mod agreement;
 mod architecture;
+mod bench;
 mod big;
 mod books;
 mod calibre;
