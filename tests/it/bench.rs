@@ -101,3 +101,32 @@ fn real_texts_go_through_once_and_a_bad_line_is_named() {
     let refused = daemon.run(&arguments);
     assert!(!refused.status.success() && text(&refused.stderr).contains("texts.jsonl, line 2"));
 }
+
+#[test]
+fn slow_a_random_model_is_the_same_for_the_same_seed_and_loads() {
+    let place = tempfile::tempdir().unwrap();
+    let make = |name: &str, seed: &str| {
+        let directory = place.path().join(name);
+        let output = std::process::Command::new("python3")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/make_random_model.py"))
+            .arg(&directory)
+            .args(["--layers", "2", "--hidden", "64", "--heads", "2", "--ffn", "128", "--vocab", "30522"])
+            .args(["--positions", "128", "--type", "bert", "--seed", seed])
+            .arg("--tokenizer")
+            .arg(model_directory("minilm").join("tokenizer.json"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        directory
+    };
+    let (one, again, other) = (make("one", "1"), make("again", "1"), make("other", "2"));
+    let weights = |directory: &Path| fs::read(directory.join("model.safetensors")).unwrap();
+    assert!(weights(&one) == weights(&again) && weights(&one) != weights(&other));
+    let mut daemon = Daemon::new(Path::new("/nonexistent"));
+    daemon.set("embedding.model", "one");
+    daemon.set("embedding.model_path", one.to_str().unwrap());
+    daemon.set("embedding.device", "cpu");
+    let run = json(&daemon.run(&["bench", "--mix", "--chunks", "12", "--json"]));
+    assert_consistent(&run);
+    assert_eq!((&run["dimension"], &run["max_tokens"], &run["longest_tokens"]), (&64.into(), &128.into(), &128.into()));
+}
