@@ -82,7 +82,7 @@ enum Verb {
     #[command(after_help = BENCH_EXAMPLES)]
     Bench {
         /// The book's file
-        #[arg(value_name = "BOOK", conflicts_with_all = ["tokens", "mix", "texts", "chunks", "seconds", "interactive", "compare"])]
+        #[arg(value_name = "BOOK", conflicts_with_all = ["tokens", "mix", "texts", "chunks", "seconds", "interactive", "no_ceiling", "compare"])]
         books: Vec<PathBuf>,
         #[command(flatten)]
         embedding: EmbeddingArguments,
@@ -137,6 +137,9 @@ struct EmbeddingArguments {
     /// Also ask a query every 100 ms, and show how long its answer takes
     #[arg(long)]
     interactive: bool,
+    /// Leave out the large matrix product that the share of the ceiling is taken of
+    #[arg(long)]
+    no_ceiling: bool,
     /// Show an earlier run's JSON beside this one, with the ratios
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     compare: Option<PathBuf>,
@@ -149,7 +152,13 @@ impl EmbeddingArguments {
             None if self.mix => BenchTexts::Mix,
             None => BenchTexts::Fixed(self.tokens as usize),
         };
-        EmbedBenchSettings { texts, chunks: self.chunks, seconds: self.seconds, interactive: self.interactive }
+        EmbedBenchSettings {
+            texts,
+            chunks: self.chunks,
+            seconds: self.seconds,
+            interactive: self.interactive,
+            ceiling: !self.no_ceiling,
+        }
     }
 }
 

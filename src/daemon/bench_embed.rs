@@ -14,13 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use nix::sys::resource::UsageWho;
-
 use self::figures::{EmbedBench, Interactive, quantile};
 use self::gpu_watch::{GpuFigures, GpuWatch};
 use self::texts::{Lengths, TokenSource};
 use self::work::{Amount, Plan, Source};
-use super::bench::{cpu_seconds, memory, reset_peak_memory};
+use super::bench::{memory, reset_peak_memory};
 use super::{DaemonError, parts};
 use crate::config::Config;
 use crate::embed::EmbedderHandle;
@@ -55,6 +53,8 @@ pub struct EmbedBenchSettings {
     pub seconds: Option<f64>,
     /// Also ask queries.
     pub interactive: bool,
+    /// Also measure a large matrix product.
+    pub ceiling: bool,
 }
 
 /// Measures, and gives the table, its JSON, or the table beside that of an earlier run's JSON.
@@ -91,10 +91,13 @@ fn measure(config: &Config, settings: &EmbedBenchSettings) -> Result<EmbedBench,
     let run = run(&embedder, settings, config.ingest.workers.max(2))?;
     let device = embedder.device();
     let host_peak_bytes = memory("VmHWM:");
-    let ceiling = embedder.matmul_ceiling();
+    let ceiling = settings.ceiling.then(|| embedder.matmul_ceiling()).transpose();
 
-    let Run { done, texts, lengths, cpu, gpu, interactive, mut notes, .. } = run;
-    let ceiling = ceiling.map_err(|error| notes.push(format!("matmul ceiling: {error}"))).ok();
+    let Run { done, texts, lengths, gpu, interactive, mut notes, .. } = run;
+    let ceiling = ceiling.unwrap_or_else(|error| {
+        notes.push(format!("matmul ceiling: {error}"));
+        None
+    });
     if device.memory.is_none() {
         notes.push(format!("GPU memory: the model is on the {}", device.kind));
     }
@@ -123,7 +126,7 @@ fn measure(config: &Config, settings: &EmbedBenchSettings) -> Result<EmbedBench,
         chunks_per_second: per_second(done.chunks as f64),
         chunks_per_minute: per_second(done.chunks as f64) * 60.0,
         ms_per_chunk: done.seconds * 1e3 / done.chunks.max(1) as f64,
-        busy_share: per_second(run.busy_seconds),
+        busy_share: per_second(done.busy_seconds),
         model_flops_per_second: flops,
         matmul_ceiling_flops_per_second: ceiling,
         ceiling_share: flops.zip(ceiling).map(|(flops, ceiling)| flops / ceiling),
@@ -138,8 +141,8 @@ fn measure(config: &Config, settings: &EmbedBenchSettings) -> Result<EmbedBench,
         host_peak_bytes,
         load_seconds,
         loads: embedder.loads(),
-        cpu_seconds: cpu,
-        cpu_ms_per_token: cpu * 1e3 / run.tokens.max(1) as f64,
+        cpu_seconds: done.cpu_seconds,
+        cpu_ms_per_token: done.cpu_seconds * 1e3 / run.tokens.max(1) as f64,
         batch_tokens: embedder.batch_tokens(),
         budget_halvings: device.budget_halvings,
         interactive,
@@ -156,8 +159,6 @@ struct Run {
     lengths: Vec<usize>,
     /// As the embedder counted them, queries left out.
     tokens: u64,
-    busy_seconds: f64,
-    cpu: f64,
     gpu: GpuFigures,
     interactive: Option<Interactive>,
     notes: Vec<String>,
@@ -182,15 +183,15 @@ fn run(embedder: &EmbedderHandle, settings: &EmbedBenchSettings, callers: usize)
         kind => Err(format!("the model is on the {kind}")),
     };
     let watch = watch.map_err(|reason| notes.push(format!("GPU utilisation: {reason}"))).ok();
-    let (counters, cpu) = (embedder.counters(), cpu_seconds(UsageWho::RUSAGE_SELF));
+    let tokens = embedder.counters().tokens;
     let (done, answers) = work_and_queries(embedder, &source, amount, plan, settings.interactive)?;
-    let cpu = cpu_seconds(UsageWho::RUSAGE_SELF) - cpu;
-    let after = embedder.counters();
+    // Here, when the last query is answered, too.
+    let tokens = embedder.counters().tokens - tokens;
     let gpu = watch.map(GpuWatch::finish).unwrap_or_default();
 
     let lengths = source.lengths(embedder, 0..done.chunks);
     let query_tokens = embedder.tokenizer().encode(queries::QUERY).0.len() as u64;
-    let tokens = (after.tokens - counters.tokens).saturating_sub(query_tokens * answers.len() as u64);
+    let tokens = tokens.saturating_sub(query_tokens * answers.len() as u64);
     let interactive = idle.map(|(idle_ms, batch_ms)| Interactive {
         queries: answers.len(),
         median_ms: quantile(&answers, 0.5),
@@ -199,8 +200,7 @@ fn run(embedder: &EmbedderHandle, settings: &EmbedBenchSettings, callers: usize)
         idle_ms,
         batch_ms,
     });
-    let busy_seconds = after.busy_seconds - counters.busy_seconds;
-    Ok(Run { done, texts, lengths, tokens, busy_seconds, cpu, gpu, interactive, notes })
+    Ok(Run { done, texts, lengths, tokens, gpu, interactive, notes })
 }
 
 /// The texts, and what they are in words.

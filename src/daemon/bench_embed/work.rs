@@ -7,8 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::UsageWho;
+
 use super::texts::TokenSource;
 use crate::daemon::DaemonError;
+use crate::daemon::bench::cpu_seconds;
 use crate::embed::{EmbedError, EmbedderHandle, Priority};
 
 /// What goes through.
@@ -101,6 +104,10 @@ pub fn plan(amount: Amount, callers: usize, tokens_per_second: f64, mean_tokens:
 pub struct Done {
     pub chunks: u64,
     pub seconds: f64,
+    /// In which the model computed.
+    pub busy_seconds: f64,
+    /// User and system time of the whole process.
+    pub cpu_seconds: f64,
 }
 
 /// Runs to the end of `amount`. Chunks are numbered from `first`.
@@ -115,6 +122,7 @@ pub fn run(
         Amount::Chunks(chunks) => (first + chunks, None),
         Amount::Seconds(seconds) => (u64::MAX, Some(Duration::from_secs_f64(seconds))),
     };
+    let (counters, cpu) = (embedder.counters(), cpu_seconds(UsageWho::RUSAGE_SELF));
     let started = Instant::now();
     let (next, failed, failure) = (AtomicU64::new(first), AtomicBool::new(false), Mutex::new(None));
     std::thread::scope(|scope| {
@@ -143,11 +151,13 @@ pub fn run(
             });
         }
     });
-    let seconds = started.elapsed().as_secs_f64();
-    match failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-        Some(error) => Err(error),
-        None => Ok(Done { chunks: next.into_inner().min(last) - first, seconds }),
-    }
+    let done = Done {
+        chunks: next.into_inner().min(last) - first,
+        seconds: started.elapsed().as_secs_f64(),
+        busy_seconds: embedder.counters().busy_seconds - counters.busy_seconds,
+        cpu_seconds: cpu_seconds(UsageWho::RUSAGE_SELF) - cpu,
+    };
+    failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(done), Err)
 }
 
 /// As many vectors as chunks, of the right size, all numbers finite, of unit length.
