@@ -2,7 +2,8 @@
 """Embedding speed against its peers: the same weights, the same texts, the same machine, in turns.
 
 usage: python3 tests/embed_peers.py PROGRAM [--model DIR] [--device cpu|cuda] [--chunks N] [--tokens N] [--rounds N]
-                                    [--texts FILE] [--threads N] [--only NAME[,NAME]] [--json FILE]
+                                    [--texts FILE] [--threads N] [--only NAME[,NAME]] [--config FILE]
+                                    [--json FILE]
 
 PROGRAM is the alexandria-ingestd to measure, DIR a model in the hub's layout (by default minilm, as
 packaging/get_models.py writes it). On a GPU the peers are sentence-transformers in fp16 with batches of 96 and in fp32
@@ -57,6 +58,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=Path, help="one JSON string a line, instead of texts of random words")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads of each")
+    parser.add_argument("--config", type=Path, help="PROGRAM's configuration, where cuBLAS has to be named")
     parser.add_argument("--only", help="these peers alone, by the beginning of their names")
     parser.add_argument("--json", type=Path, help="keep all figures here")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -77,7 +79,7 @@ def main() -> int:
     for name, reason in absent.items():
         print(f"left out: {name}: {reason}")
     if not peers:
-        print("no peer can be measured here")
+        print("no peer can be measured here: " + "; ".join(f"{name}: {reason}" for name, reason in absent.items()))
         return 3
     with tempfile.TemporaryDirectory() as work_folder:
         return compare(options, peers, absent, Path(work_folder))
@@ -281,7 +283,8 @@ def own_command(options) -> list[str]:
         "embedding.model": options.model.name, "embedding.model_path": str(options.model.resolve()),
         "embedding.device": options.device, "embedding.threads": str(options.threads),
     }
-    return [options.program, *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))]
+    config = ["--config", str(options.config)] if options.config else []
+    return [options.program, *config, *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))]
 
 
 def call(command: list[str], **arguments) -> str:
