@@ -21,6 +21,7 @@ mod emulated_gpu;
 mod extract;
 mod fallback;
 mod formats;
+mod gpu_check;
 mod half_done;
 // Of the fuzz targets' crate; the fuzzer uses all of it, the tests replay its findings.
 #[allow(dead_code)]
