@@ -250,7 +250,7 @@ def make_texts(options) -> tuple[list[str], list[int], str]:
     tokenizer, limit = tokenizer_of(options.model), max_tokens(options.model)
     length = lambda text: len(tokenizer.encode(text).ids)
     if options.texts:
-        texts = [json.loads(line) for line in options.texts.read_text().splitlines() if line.strip()]
+        texts = [json.loads(line).strip() for line in options.texts.read_text().splitlines() if line.strip()]
         # What a peer cuts we embed in windows: another amount of work.
         kept = [text for text in texts if length(text) <= limit][: options.chunks]
         left = len(texts) - len(kept)
@@ -267,7 +267,8 @@ def make_texts(options) -> tuple[list[str], list[int], str]:
     while len(texts) < options.chunks:
         text = " ".join(rng.choices(words, k=tokens))
         encoding = tokenizer.encode(text, add_special_tokens=False)
-        text = text[: encoding.offsets[tokens - special - 1][1]]
+        # sentence-transformers takes blanks at the ends away.
+        text = text[: encoding.offsets[tokens - special - 1][1]].strip()
         # A word that was cut in two may have become another number of tokens.
         if length(text) == tokens:
             texts.append(text)
