@@ -98,6 +98,10 @@ pub trait Backend {
 
     /// Makes a matrix resident; `host` may have any floating-point type.
     fn matrix(&self, host: &Tensor) -> Result<Self::Matrix, EmbedError>;
+    /// Makes a matrix resident whose rows are looked up (words, positions) instead of multiplied.
+    fn table(&self, host: &Tensor) -> Result<Self::Matrix, EmbedError> {
+        self.matrix(host)
+    }
     /// Makes parameters resident; `host` is f32.
     fn parameters(&self, host: &Tensor) -> Result<Self::Parameters, EmbedError>;
     /// Hands the batch over.

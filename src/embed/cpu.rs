@@ -1,25 +1,29 @@
-//! The embedder on the CPU: f32, one group of texts a thread, on threads of its own.
+//! The embedder on the CPU: f32, small groups of texts side by side, on threads of its own and no others.
 
+mod attention;
 mod backend;
 mod operations;
+mod product;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use self::backend::CpuBackend;
+use self::product::{Panels, View, product};
 use super::device::DeviceReport;
 use super::encoder::{self, Encoder};
 use super::tokenizer::HubTokenizer;
 use super::weights::Weights;
 use super::{EmbedError, Embedder, ModelFiles, ModelInfo, Shape, TextTokenizer, TokenIds, batch};
 
-/// More makes a batch no faster here and costs memory: on 2 cores a book took 0.600, 0.582 and 0.624 CPU ms a token with
-/// 1024, 2048 and 4096.
-const BATCH_TOKENS: usize = 2048;
+/// Tokens a thread gets of a batch. More makes it no faster (tests/RESULTS.md) and lets a query wait longer.
+const BATCH_TOKENS: usize = 512;
+/// Texts of about so many tokens together go through the model as one: then what a layer hands to the next is still in
+/// the core's cache.
+const GROUP_TOKENS: usize = 256;
 
 /// Rows and columns of the product that stands for what the CPU can do.
 const CEILING_SIZE: usize = 1024;
@@ -27,7 +31,7 @@ const CEILING_SIZE: usize = 1024;
 /// A model in memory, and the threads it computes on.
 pub struct CpuEmbedder {
     info: ModelInfo,
-    backend: CpuBackend,
+    shape: Shape,
     encoder: Encoder<CpuBackend>,
     files: ModelFiles,
     tokenizer: Arc<HubTokenizer>,
@@ -45,12 +49,18 @@ impl CpuEmbedder {
             .build()
             .map_err(|error| EmbedError::Load(format!("the embedder's threads cannot be started: {error}")))?;
         let tokenizer = Arc::new(HubTokenizer::load(&files.tokenizer, files.max_tokens)?);
-        let backend = CpuBackend::new(encoder::shape(&files.config)?);
+        let shape = encoder::shape(&files.config)?;
         let weights = Weights::open(&files.weights)?;
-        let encoder = Encoder::load(&backend, &files.config, files.position_offset, files.max_tokens, &weights)?;
+        let encoder = Encoder::load(
+            &CpuBackend::new(shape, 1),
+            &files.config,
+            files.position_offset,
+            files.max_tokens,
+            &weights,
+        )?;
         let info = files.model_info(format!("cpu f32 ({} threads)", pool.current_num_threads()));
-        let batch_tokens = if batch_tokens == 0 { BATCH_TOKENS } else { batch_tokens };
-        Ok(Self { info, backend, encoder, files, tokenizer, pool, batch_tokens, finished: VecDeque::new() })
+        let batch_tokens = if batch_tokens == 0 { BATCH_TOKENS * pool.current_num_threads() } else { batch_tokens };
+        Ok(Self { info, shape, encoder, files, tokenizer, pool, batch_tokens, finished: VecDeque::new() })
     }
 }
 
@@ -58,7 +68,8 @@ impl CpuEmbedder {
 impl CpuEmbedder {
     /// The activations after each operation, with the operation's name.
     pub fn trace(&self, texts: &[TokenIds]) -> Result<Vec<(&'static str, Vec<f32>)>, EmbedError> {
-        encoder::trace(&self.encoder, &self.backend, texts, self.files.pooling)
+        let backend = CpuBackend::new(self.shape, self.pool.current_num_threads());
+        self.pool.install(|| encoder::trace(&self.encoder, &backend, texts, self.files.pooling))
     }
 }
 
@@ -77,9 +88,12 @@ impl Embedder for CpuEmbedder {
 
     fn start(&mut self, texts: &[TokenIds]) -> Result<(), EmbedError> {
         let lengths: Vec<usize> = texts.iter().map(|text| text.0.len()).collect();
-        // One group of texts a thread: groups need nothing of each other, so no core waits inside a layer.
-        let groups = batch::balanced_groups(&lengths, self.pool.current_num_threads());
-        let (encoder, backend, pooling) = (&self.encoder, &self.backend, self.files.pooling);
+        // Groups need nothing of each other, so no core waits inside a layer, unless there are fewer than threads.
+        let threads = self.pool.current_num_threads();
+        let parts = lengths.iter().sum::<usize>().div_ceil(GROUP_TOKENS).next_multiple_of(threads);
+        let groups = batch::balanced_groups(&lengths, parts);
+        let backend = CpuBackend::new(self.shape, threads / groups.len().clamp(1, threads));
+        let (encoder, backend, pooling) = (&self.encoder, &backend, self.files.pooling);
         let encoded: Vec<(Vec<usize>, Vec<Vec<f32>>)> = self.pool.install(|| {
             groups
                 .into_par_iter()
@@ -107,18 +121,20 @@ impl Embedder for CpuEmbedder {
 
     fn matmul_ceiling(&mut self) -> Result<f64, EmbedError> {
         let threads = self.pool.current_num_threads();
-        let x = Tensor::ones((CEILING_SIZE, CEILING_SIZE), candle_core::DType::F32, &Device::Cpu)?;
-        let products = || (0..8).try_for_each(|_| x.matmul(&x).map(drop));
+        let values = vec![1.0; CEILING_SIZE * CEILING_SIZE];
+        let x = View::new(&values, CEILING_SIZE, CEILING_SIZE, CEILING_SIZE);
+        let mut panels = Panels::default();
+        panels.fill(x);
         // One product a thread at a time, as the groups of a batch are.
-        let all = || (0..threads).into_par_iter().try_for_each(|_| products());
-        self.pool.install(all)?;
+        let all = || (0..8 * threads).into_par_iter().for_each(|_| drop(product(x, &panels, 1)));
+        self.pool.install(all);
         let started = Instant::now();
-        self.pool.install(all)?;
+        self.pool.install(all);
         let operations = 2.0 * (CEILING_SIZE as f64).powi(3) * 8.0 * threads as f64;
         Ok(operations / started.elapsed().as_secs_f64())
     }
 
     fn shape(&self) -> Option<Shape> {
-        encoder::shape(&self.files.config).ok()
+        Some(self.shape)
     }
 }

@@ -74,8 +74,8 @@ impl<B: Backend> Encoder<B> {
         }
         let no_bias = Tensor::zeros(shape.hidden, DType::F32, &Device::Cpu)?;
         Ok(Self {
-            words: backend.matrix(&weights.get("embeddings.word_embeddings.weight")?)?,
-            positions: backend.matrix(&positions)?,
+            words: backend.table(&weights.get("embeddings.word_embeddings.weight")?)?,
+            positions: backend.table(&positions)?,
             embedding_norm: norm(backend, weights, "embeddings.LayerNorm", &no_bias)?,
             layers: (0..shape.layers)
                 .map(|index| Layer::load(backend, weights, &format!("encoder.layer.{index}."), shape.head_size()))
