@@ -84,6 +84,9 @@ fn slow_with_an_emulated_gpu_every_part_passes() {
         assert_eq!((&json[name]["loads"], &json[name]["chunks"]), (&1.into(), &8.into()));
         let bytes = |field: &str| json[name][field].as_u64().unwrap();
         assert!(bytes("gpu_memory_peak_bytes") >= bytes("gpu_memory_loaded_bytes"));
+        let percent = |field: &str| json[name][field].as_f64().unwrap_or_else(|| panic!("{}", json[name]["notes"]));
+        let (mean, most) = (percent("gpu_utilisation_mean"), percent("gpu_utilisation_max"));
+        assert!((0.0..=100.0).contains(&mean) && mean <= most, "{mean} and {most}");
         assert!(bytes("gpu_memory_loaded_bytes") > 30522 * 64 * 2, "the embeddings alone");
     }
     assert!(json["interactive"]["interactive"]["queries"].is_u64());

@@ -75,6 +75,8 @@ mod imp {
                     while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
                         samples.push(sample(&device));
                     }
+                    // What the driver counted of the run's end; of a short run, all there is.
+                    samples.push(sample(&device));
                     samples
                 })
                 .map_err(|error| format!("the thread that watches the GPU cannot be started: {error}"))?;
