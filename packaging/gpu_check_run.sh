@@ -187,7 +187,7 @@ else
     if [ -n "$has_python" ]; then
       # Three seconds of ours: a peer at a tenth of the rate ends within the limit, three times, on a small card, too.
       chunks=$(awk -v rate="$(figure bench tokens_per_second)" \
-        'BEGIN { n = int(rate * 3 / 450); print n < 96 ? 96 : n > 4000 ? 4000 : n }')
+        'BEGIN { n = int(rate * 3 / 450); print (n < 96 ? 96 : (n > 4000 ? 4000 : n)) }')
       part peers 1200 "$python" "$here/embed_peers.py" "$program" --model "$large" --device cuda --chunks "$chunks" \
         --config "$out/large.toml" --json "$out/peers.json"
     else

@@ -301,8 +301,8 @@ def own_vectors(options, texts: list[str]) -> list[list[float]]:
 
 
 def own_run(options, texts: Path) -> dict:
-    run = json.loads(call([*own_command(options), "bench", "--texts", str(texts), "--json"]))
-    fields = ("seconds", "cpu_seconds", "tokens", "load_seconds", "precision", "device", "batch_tokens", "ceiling_share",
+    run = json.loads(call([*own_command(options), "bench", "--texts", str(texts), "--no-ceiling", "--json"]))
+    fields = ("seconds", "cpu_seconds", "tokens", "load_seconds", "precision", "device", "batch_tokens",
               "gpu_utilisation_mean", "host_loaded_bytes")
     return {name: run[name] for name in fields} | {"gpu_bytes": run["gpu_memory_peak_bytes"]}
 
