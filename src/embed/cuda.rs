@@ -45,7 +45,6 @@ pub struct CudaEmbedder {
     /// After the encoder, whose weights must go before the context.
     backend: CudaBackend,
     name: String,
-    total_memory: u64,
     /// Tokens that the memory budget has room for; `usize::MAX` where none is set and the card alone is the limit.
     allowed_tokens: usize,
     batch_tokens: usize,
@@ -77,7 +76,6 @@ impl CudaEmbedder {
             encoder,
             backend,
             name: facts.name.clone(),
-            total_memory: facts.total,
             allowed_tokens: usize::MAX,
             batch_tokens: 0,
             wanted_tokens: 0,
@@ -130,9 +128,11 @@ impl CudaEmbedder {
             0 => BUDGETS.to_vec(),
             tokens => vec![tokens],
         };
-        let fitting: Vec<usize> = candidates.iter().copied().filter(|&tokens| tokens <= room_tokens).collect();
+        let mut fitting: Vec<usize> = candidates.iter().copied().filter(|&tokens| tokens <= room_tokens).collect();
         self.wanted_tokens = candidates.iter().copied().max().unwrap_or(1);
         self.allocate(fitting.iter().copied().max().unwrap_or(room_tokens))?;
+        // Others may have taken memory since it was looked at.
+        fitting.retain(|&tokens| tokens <= self.batch_tokens);
         if settings.batch_tokens == 0 && fitting.len() > 1 {
             let rates = self.measure(&fitting)?;
             self.wanted_tokens = smallest_nearly_fastest(&rates);
@@ -308,7 +308,7 @@ impl Embedder for CudaEmbedder {
 
     fn device(&self) -> DeviceReport {
         let memory = self.backend.gpu.memory().ok().map(|(free, total)| DeviceMemory {
-            total: total.max(self.total_memory),
+            total,
             free,
             weights: self.backend.weight_bytes(),
             workspace: self.backend.workspace_bytes(),

@@ -44,8 +44,8 @@ pub enum NoCuda {
          set embedding.cuda_libraries to the folder that holds them"
     )]
     NoCublas,
-    #[error("the head size of this model is {0}: the GPU's attention has 32 and 64")]
-    HeadSize(usize),
+    #[error("it was not looked for")]
+    NotLookedFor,
 }
 
 /// A usable GPU.

@@ -34,7 +34,7 @@ pub fn probe(settings: &DeviceSettings) -> Result<CudaFacts, NoCuda> {
 pub fn load(files: ModelFiles, settings: &DeviceSettings) -> Result<Box<dyn Embedder>, EmbedError> {
     let probed = match settings.request {
         // Not even looked at: a driver that hangs must not matter to who does not want it.
-        DeviceRequest::Cpu => Err(NoCuda::NotBuilt),
+        DeviceRequest::Cpu => Err(NoCuda::NotLookedFor),
         DeviceRequest::Auto | DeviceRequest::Cuda => probe(settings),
     };
     let choice = device::choose(settings.request, &probed)?;

@@ -470,12 +470,9 @@ impl Worker<'_> {
     }
 
     fn start(&mut self, batch: Batch) {
-        let since = *self.busy_since.get_or_insert_with(Instant::now);
+        self.busy_since.get_or_insert_with(Instant::now);
         match guarded(|| self.embedder.start(&batch.texts)) {
-            Ok(()) => {
-                self.busy_since = Some(since);
-                self.unfinished.push_back(batch);
-            }
+            Ok(()) => self.unfinished.push_back(batch),
             Err(error) => self.failed(batch, error),
         }
         // Callers that wait for room in the line.
