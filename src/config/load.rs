@@ -1,6 +1,7 @@
 //! Reads and checks the configuration: defaults, file, environment, overrides. Nothing here is applied.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Config, ConfigError, DEFAULT_PATH};
@@ -101,11 +102,15 @@ impl Config {
             (1..=1 << 20).contains(&extract.max_unpacked_mib),
             "must be from 1 to 1048576",
         )?;
-        ensure(
-            "http.listen",
-            self.http.listen.is_empty(),
-            "this version has no HTTP port for other machines; leave it empty",
-        )?;
+        ensure("embedding.stall_seconds", seconds(self.embedding.stall_seconds), "must be from 0.05 to a year")?;
+        let http = &self.http;
+        let address = http.listen.parse::<SocketAddr>();
+        ensure("http.listen", http.listen.is_empty() || address.is_ok(), "must be ADDRESS:PORT, e.g. 0.0.0.0:8765")?;
+        ensure("http.max_texts", (1..=1 << 20).contains(&http.max_texts), "must be from 1 to 1048576")?;
+        ensure("http.max_body_mib", (1..=1024).contains(&http.max_body_mib), "must be from 1 to 1024")?;
+        ensure("http.max_requests", (1..=65_536).contains(&http.max_requests), "must be from 1 to 65536")?;
+        ensure("http.max_connections", (1..=65_536).contains(&http.max_connections), "must be from 1 to 65536")?;
+        ensure("http.timeout_seconds", seconds(http.timeout_seconds), "must be from 0.05 to a year")?;
         let collection = &self.store.collection;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         ensure(
@@ -273,7 +278,7 @@ mod tests {
         assert!(load("", &[("ALEXANDRIA_LIBRARY__PAHT", "/x")], &[]).unwrap_err().to_string().contains("paht"));
         assert!(load("[store]\nkind = \"cloud\"\n", &[], &[]).unwrap_err().to_string().contains("embedded"));
         assert!(load("[chunking]\nmin_words = 900\n", &[], &[]).is_err());
-        assert!(load("[http]\nlisten = \"0.0.0.0:1\"\n", &[], &[]).unwrap_err().to_string().contains("http.listen"));
+        assert!(load("[http]\nlisten = \"8765\"\n", &[], &[]).unwrap_err().to_string().contains("http.listen"));
         assert!(load("", &[("ALEXANDRIA_TEST_MODELS", "/x")], &[]).is_ok());
     }
 }

@@ -28,6 +28,7 @@ pub struct Config {
     pub extract: ExtractConfig,
     pub control: ControlConfig,
     pub http: HttpConfig,
+    pub ingest_log: IngestLogConfig,
     pub log: LogConfig,
 }
 
@@ -94,6 +95,8 @@ pub struct EmbeddingConfig {
     pub memory_mb: u64,
     /// The folder that holds libcublas.so.13 and libcublasLt.so.13, where the system does not find them by itself.
     pub cuda_libraries: String,
+    /// Seconds one batch may take before the embedder counts as stuck, and the watchdog has the service restarted.
+    pub stall_seconds: f64,
 }
 
 impl Default for EmbeddingConfig {
@@ -106,6 +109,7 @@ impl Default for EmbeddingConfig {
             threads: 0,
             memory_mb: 0,
             cuda_libraries: String::new(),
+            stall_seconds: 600.0,
         }
     }
 }
@@ -148,6 +152,8 @@ pub struct StoreConfig {
     /// The server's gRPC address.
     pub url: String,
     pub api_key: String,
+    /// A file with the key. Empty: systemd's credential `qdrant-api-key`, where it is given.
+    pub api_key_file: String,
     pub collection: String,
     /// Seconds a request may take.
     pub timeout_seconds: f64,
@@ -165,6 +171,7 @@ impl Default for StoreConfig {
             kind: "embedded".into(),
             url: "http://127.0.0.1:6334".into(),
             api_key: String::new(),
+            api_key_file: String::new(),
             collection: "alexandria".into(),
             timeout_seconds: 60.0,
             verify_hours: 24.0,
@@ -221,13 +228,50 @@ impl Default for ExtractConfig {
 pub struct ControlConfig {
     /// The Unix socket. Empty: systemd's RUNTIME_DIRECTORY, else `control.sock` in the state directory.
     pub socket: String,
+    /// The group that may use the socket (mode 0660). Empty: the service's own.
+    pub group: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// Address for other machines, e.g. `0.0.0.0:8765`. Empty: off.
     pub listen: String,
+    /// A file with the bearer token that requests must carry. Empty: systemd's credential `http-token`, where it is
+    /// given, else none is asked for.
+    pub token_file: String,
+    /// Texts of one request, and bytes of its body in MiB.
+    pub max_texts: usize,
+    pub max_body_mib: usize,
+    /// Requests in work at once; more are told to come back.
+    pub max_requests: usize,
+    /// Open connections at once; more wait in the kernel's line.
+    pub max_connections: usize,
+    /// Seconds a client may take to send a request, and a request may take until its answer.
+    pub timeout_seconds: f64,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: String::new(),
+            token_file: String::new(),
+            max_texts: 1024,
+            max_body_mib: 8,
+            max_requests: 64,
+            max_connections: 256,
+            timeout_seconds: 60.0,
+        }
+    }
+}
+
+/// The log that the user's other tools read (the contract's `alexandria.db`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestLogConfig {
+    pub enabled: bool,
+    /// The SQLite file. Empty: `.qdrant/alexandria.db` in the library.
+    pub path: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

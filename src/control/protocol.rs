@@ -40,6 +40,76 @@ pub struct StatusSnapshot {
     pub waiting: Vec<String>,
     /// The last comparison of library, state and store, without its findings.
     pub last_audit: Option<AuditReport>,
+    /// What the driver says of the card; None on a CPU.
+    pub gpu: Option<GpuStatus>,
+    /// How long the queue will take; None while there is nothing to do, or nothing to reckon from.
+    pub estimate: Option<Estimate>,
+    /// The latest failures of books, the newest first; a few.
+    pub recent_errors: Vec<RecentError>,
+}
+
+/// The card as NVML sees it, all of its tenants together.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GpuStatus {
+    pub name: String,
+    /// Percent of the last while in which a kernel ran.
+    pub utilisation_percent: Option<u32>,
+    /// Bytes.
+    pub memory_used: u64,
+    pub memory_total: u64,
+    pub power_watts: Option<f64>,
+    pub temperature_celsius: Option<u32>,
+}
+
+/// What is left to embed, counted in tokens, and how long it takes at the present rate. The true value lies between
+/// `low` and `high` in about nine of ten cases.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Estimate {
+    /// Books whose text is still to be embedded.
+    pub books: u64,
+    pub tokens: u64,
+    pub tokens_low: u64,
+    pub tokens_high: u64,
+    pub seconds: f64,
+    pub seconds_low: f64,
+    pub seconds_high: f64,
+    /// What it is reckoned from, for a person: `512 indexed books, 12,345 tokens/s over 20 min`.
+    pub basis: String,
+}
+
+/// A book's failure, parked or to be tried again.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecentError {
+    pub at_us: i64,
+    /// As people name it: `calibre 12`.
+    pub book_id: String,
+    pub title: String,
+    pub reason: String,
+    /// What happens next: `parked`, `retry`, `waits`.
+    pub next: String,
+}
+
+/// GET /history: what was done, a row for every `step_seconds`, the oldest first. Kept in memory, since the start.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HistoryResponse {
+    pub step_seconds: u64,
+    pub rows: Vec<HistoryRow>,
+}
+
+/// What was done in one step; the last row is of a step that is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HistoryRow {
+    /// When the step began, microseconds since the epoch.
+    pub at_us: i64,
+    pub tokens: u64,
+    pub chunks: u64,
+    pub books: u64,
+    pub failures: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -91,6 +161,9 @@ pub struct CurrentJob {
     /// Chunks done; of `total_chunks`, which is 0 until it is known.
     pub done_chunks: usize,
     pub total_chunks: usize,
+    /// Tokens of those chunks.
+    pub done_tokens: usize,
+    pub total_tokens: usize,
     pub since_us: i64,
     /// What it waits for, where it does.
     pub waits_for: Option<String>,

@@ -62,6 +62,8 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
                 stage: job.stage.as_str().into(),
                 done_chunks: job.done,
                 total_chunks: job.total,
+                done_tokens: 0,
+                total_tokens: 0,
                 since_us: job.started_us,
                 waits_for: job.waits_for,
             })
