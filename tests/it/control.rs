@@ -433,6 +433,8 @@ fn full_status() -> StatusSnapshot {
             stage: "embed".into(),
             done_chunks: 123,
             total_chunks: 456,
+            done_tokens: 43_210,
+            total_tokens: 160_000,
             since_us: NOW - 75_000_000,
             waits_for: None,
         }],
@@ -466,6 +468,7 @@ fn full_status() -> StatusSnapshot {
         removals_waiting: 0,
         waiting: Vec::new(),
         last_audit: None,
+        ..StatusSnapshot::default()
     }
 }
 
