@@ -69,6 +69,9 @@ pub enum EmbedError {
     /// The computation failed.
     #[error("the embedding failed: {0}")]
     Compute(String),
+    /// The caller said that it does not want the answer any more.
+    #[error("nobody waits for the embedding any more")]
+    Abandoned,
     /// The thread that owns the model has ended (shutdown).
     #[error("the embedder has stopped")]
     Stopped,

@@ -2,13 +2,14 @@
 //!
 //! Texts of several bulk requests (a request is a book's texts) go through the device together, in batches cut by
 //! tokens. An interactive request (a query) goes before the next batch, and the next batch is chosen only when the one
-//! in work is nearly done: so a query waits for one batch at most, and the device never waits for the host. The line is
-//! bounded: a caller with a bulk request waits while others are in line. The thread never tokenises and never touches a
-//! file, and no failure of a batch ends it.
+//! in work is nearly done: so a query waits for one batch at most, and the device never waits for the host. Interactive
+//! requests share a batch by tokens, so a large one does not hold up the others; and where bulk requests wait, too, every
+//! fourth batch is theirs. The line is bounded: a caller with a bulk request waits while others are in line. The thread
+//! never tokenises and never touches a file, and no failure of a batch ends it.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::Instant;
 
@@ -17,6 +18,10 @@ use super::{DeviceReport, EmbedError, Embedder, ModelInfo, TextTokenizer, TokenI
 
 /// Bulk requests in line before callers wait.
 const MAX_BULK_REQUESTS: usize = 4;
+
+/// Budgets of tokens that interactive requests take in a row before a bulk batch that waits: whatever is asked of the
+/// service, a quarter of the device is the library's.
+const INTERACTIVE_BUDGETS: usize = 3;
 
 static LOADS: AtomicUsize = AtomicUsize::new(0);
 
@@ -41,6 +46,8 @@ struct Request {
     vectors: Vec<Vec<f32>>,
     /// After a failure in a batch with others it goes through in batches of its own, so that the fault is found.
     alone: bool,
+    /// Set by a caller who does not want the answer any more.
+    abandoned: Option<Arc<AtomicBool>>,
     reply: Reply,
 }
 
@@ -58,6 +65,8 @@ struct Line {
     /// Requests with texts to do, the oldest first.
     interactive: VecDeque<u64>,
     bulk: VecDeque<u64>,
+    /// Tokens of interactive batches since the last bulk batch.
+    interactive_tokens: usize,
     /// Questions for the device itself, answered between two batches.
     ceilings: VecDeque<mpsc::SyncSender<Result<f64, EmbedError>>>,
     stopped: bool,
@@ -232,6 +241,19 @@ impl EmbedderHandle {
     /// # Errors
     /// [`EmbedError::TooLong`] for a text over the model's limit; whatever the device reports.
     pub fn embed_ids(&self, texts: Vec<TokenIds>, priority: Priority) -> Result<Vec<Vec<f32>>, EmbedError> {
+        self.embed_ids_unless(texts, priority, None)
+    }
+
+    /// The same for a caller who may lose interest: once the flag is set, what is not on the device yet is left undone.
+    ///
+    /// # Errors
+    /// As [`EmbedderHandle::embed_ids`]; [`EmbedError::Abandoned`].
+    pub fn embed_ids_unless(
+        &self,
+        texts: Vec<TokenIds>,
+        priority: Priority,
+        abandoned: Option<Arc<AtomicBool>>,
+    ) -> Result<Vec<Vec<f32>>, EmbedError> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
@@ -248,6 +270,7 @@ impl EmbedderHandle {
             vectors: vec![Vec::new(); texts.len()],
             texts,
             alone: false,
+            abandoned,
             reply,
         };
         let mut line = self.shared.lock();
@@ -285,9 +308,12 @@ impl Line {
         }
     }
 
-    /// The next batch: interactive requests alone, else bulk requests in the order they came.
+    /// The next batch: interactive requests share it by tokens; bulk requests go in the order they came, where there is
+    /// nothing interactive or it is their turn.
     fn take_batch(&mut self, budget: usize) -> Option<Batch> {
-        let priority = if self.interactive.is_empty() { Priority::Bulk } else { Priority::Interactive };
+        self.drop_abandoned();
+        let turn = self.interactive_tokens >= budget.saturating_mul(INTERACTIVE_BUDGETS) && !self.bulk.is_empty();
+        let priority = if self.interactive.is_empty() || turn { Priority::Bulk } else { Priority::Interactive };
         let mut ids: Vec<u64> = self.in_line(priority).iter().copied().collect();
         let alone = |id: &u64| self.requests.get(id).is_some_and(|request| request.alone);
         if ids.first().is_some_and(alone) {
@@ -298,17 +324,43 @@ impl Line {
         let lengths: Vec<Vec<usize>> = ids.iter().map(|id| self.lengths_to_do(*id, budget)).collect();
         let lines: Vec<&[usize]> = lengths.iter().map(Vec::as_slice).collect();
         let mut batch = Batch { owners: Vec::new(), texts: Vec::new() };
-        for (id, taken) in ids.into_iter().zip(batch::take_by_token_budget(&lines, budget)) {
+        let taken = match priority {
+            Priority::Interactive => batch::share_token_budget(&lines, budget),
+            Priority::Bulk => batch::take_by_token_budget(&lines, budget),
+        };
+        for (id, taken) in ids.into_iter().zip(taken) {
             let Some(request) = self.requests.get_mut(&id) else { continue };
             for index in request.todo.drain(..taken.min(request.todo.len())) {
                 batch.owners.push((id, index));
                 batch.texts.push(request.texts[index].clone());
             }
-            if request.todo.is_empty() {
-                self.in_line(priority).retain(|other| *other != id);
+            let done = request.todo.is_empty();
+            if done || (taken > 0 && priority == Priority::Interactive) {
+                let line = self.in_line(priority);
+                line.retain(|other| *other != id);
+                if !done {
+                    // Behind those that have had nothing yet.
+                    line.push_back(id);
+                }
             }
         }
+        self.interactive_tokens = match priority {
+            Priority::Interactive => self.interactive_tokens.saturating_add(batch.tokens()),
+            Priority::Bulk => 0,
+        };
         (!batch.owners.is_empty()).then_some(batch)
+    }
+
+    /// Leaves undone what nobody waits for.
+    fn drop_abandoned(&mut self) {
+        let gone = |request: &Request| request.abandoned.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let in_line = self.interactive.iter().chain(&self.bulk);
+        let ids: Vec<u64> = in_line.filter(|id| self.requests.get(id).is_some_and(gone)).copied().collect();
+        for id in ids {
+            let Some(request) = self.requests.remove(&id) else { continue };
+            self.in_line(request.priority).retain(|other| *other != id);
+            let _ = request.reply.send(Err(EmbedError::Abandoned));
+        }
     }
 
     /// Lengths of a request's next texts, as many as a budget can hold and one more.

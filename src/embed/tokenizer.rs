@@ -12,6 +12,26 @@ use crate::domain::TokenCounter;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenIds(pub Vec<u32>);
 
+impl TokenIds {
+    /// Cuts the text's end off, so that `limit` tokens are left. Of the special tokens one stands before the text, the
+    /// others after it, as in all models of these families.
+    pub fn cut_end(&mut self, limit: usize, special_tokens: usize) {
+        let after = special_tokens.saturating_sub(1);
+        if let Some(over) = self.0.len().checked_sub(limit.max(special_tokens)) {
+            let end = self.0.len() - after;
+            self.0.drain(end - over..end);
+        }
+    }
+
+    /// Cuts the text's start off, so that `limit` tokens are left.
+    pub fn cut_start(&mut self, limit: usize, special_tokens: usize) {
+        let before = special_tokens.min(1);
+        if let Some(over) = self.0.len().checked_sub(limit.max(special_tokens)) {
+            self.0.drain(before..before + over);
+        }
+    }
+}
+
 /// What a tokenizer does for the rest of the project.
 pub trait TextTokenizer: TokenCounter + Send + Sync {
     /// The whole text as token ids with special tokens; never truncated.
@@ -84,5 +104,27 @@ impl TokenCounter for HubTokenizer {
             Ok(encoding) => encoding.get_offsets().iter().map(|&(start, end)| start..end).collect(),
             Err(_) => Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_leaves_the_special_tokens() {
+        let cut = |limit, start: bool| {
+            let mut ids = TokenIds(vec![0, 10, 11, 12, 13, 2]);
+            if start {
+                ids.cut_start(limit, 2)
+            } else {
+                ids.cut_end(limit, 2)
+            }
+            ids.0
+        };
+        assert_eq!(cut(4, false), [0, 10, 11, 2]);
+        assert_eq!(cut(4, true), [0, 12, 13, 2]);
+        assert_eq!(cut(6, false), [0, 10, 11, 12, 13, 2]);
+        assert_eq!(cut(0, false), [0, 2]);
     }
 }

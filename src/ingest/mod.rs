@@ -126,7 +126,8 @@ impl From<CopyError> for JobError {
 impl From<EmbedError> for JobError {
     fn from(error: EmbedError) -> Self {
         match error {
-            EmbedError::Stopped => Self::Interrupted,
+            // Workers abandon nothing.
+            EmbedError::Stopped | EmbedError::Abandoned => Self::Interrupted,
             EmbedError::TooLong { .. } => Self::Failed(Failure::book(error)),
             // The card's other tenants may leave: no fault of the book.
             EmbedError::OutOfMemory(_) => Self::Failed(Failure::dependency(error)),

@@ -200,3 +200,48 @@ fn a_text_too_large_for_the_memory_fails_alone() {
     assert!(matches!(results[1], Err(EmbedError::OutOfMemory(_))));
     assert!(results[2].is_ok());
 }
+
+#[test]
+fn interactive_requests_share_a_batch_so_that_a_large_one_holds_up_nobody() {
+    let requests = vec![
+        (vec![50; 6], Priority::Interactive),
+        (vec![20], Priority::Interactive),
+        (vec![10], Priority::Interactive),
+    ];
+    let (batches, _, _) = together(Scripted::default(), requests);
+    assert_eq!(batches, [vec![50, 20, 10], vec![50, 50], vec![50, 50], vec![50]]);
+}
+
+#[test]
+fn books_get_every_fourth_batch_however_much_is_asked() {
+    let requests = vec![(vec![100; 7], Priority::Interactive), (vec![90; 2], Priority::Bulk)];
+    let (batches, _, _) = together(Scripted::default(), requests);
+    let order: Vec<usize> = batches.into_iter().flatten().collect();
+    assert_eq!(order, [100, 100, 100, 90, 100, 100, 100, 90, 100]);
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_left_undone() {
+    let embedder = Scripted::default();
+    let (gate, batches) = (embedder.gate.clone(), embedder.batches.clone());
+    let handle = spawn(embedder);
+    batches.lock().unwrap().clear();
+    let held = gate.lock().unwrap();
+    let first = handle.clone();
+    let first = std::thread::spawn(move || first.embed_ids(vec![ids(5)], Priority::Bulk));
+    while batches.lock().unwrap().is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let abandoned = Arc::new(AtomicBool::new(false));
+    let (caller, flag) = (handle.clone(), abandoned.clone());
+    let caller = std::thread::spawn(move || caller.embed_ids_unless(vec![ids(7)], Priority::Interactive, Some(flag)));
+    while handle.shared.lock().interactive.is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    abandoned.store(true, Ordering::Relaxed);
+    drop(held);
+    first.join().unwrap().unwrap();
+    assert!(matches!(caller.join().unwrap(), Err(EmbedError::Abandoned)));
+    assert_eq!(*batches.lock().unwrap(), [vec![5]]);
+    assert!(handle.shared.lock().requests.is_empty());
+}
