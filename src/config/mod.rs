@@ -4,12 +4,14 @@
 //! `ALEXANDRIA_<SECTION>__<KEY>`, command-line flags.
 
 mod load;
+mod secrets;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub use load::Overrides;
+pub use secrets::Secret;
 
 /// Where the service looks for its file when none is named.
 pub const DEFAULT_PATH: &str = "/etc/alexandria-ingestd/config.toml";

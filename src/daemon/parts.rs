@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{DaemonError, formats};
 use crate::chunk::{Borders, ChunkSettings};
 use crate::clock::now_us;
-use crate::config::Config;
+use crate::config::{Config, StoreConfig};
 use crate::embed::{
     self, DeviceRequest, DeviceSettings, Embedder, EmbedderHandle, FakeEmbedder, ModelFiles, ModelSpec,
 };
@@ -74,7 +74,7 @@ impl Parts {
         let sandbox = sandbox(config);
         warm_up(&sandbox)?;
         let embedder = load_embedder(config, &state_dir)?;
-        let store = store::open(&config.store, &state_dir)?;
+        let store = store::open(&store_settings(config)?, &state_dir)?;
         let spec = CollectionSpec {
             name: config.store.collection.clone(),
             dimension: embedder.info().dimension,
@@ -137,6 +137,15 @@ impl Parts {
         }
         self.queue.stop();
     }
+}
+
+/// How the store is to be opened, with its key from wherever that is kept.
+pub fn store_settings(config: &Config) -> Result<StoreConfig, DaemonError> {
+    let key = config.store_api_key()?;
+    if let Some(warning) = key.warning {
+        tracing::warn!("{warning}");
+    }
+    Ok(StoreConfig { api_key: key.text, ..config.store.clone() })
 }
 
 /// The state directory, made where it is absent.

@@ -28,7 +28,7 @@ pub fn search(
 /// The same without a running service: loads the model and opens the store for one question.
 pub fn search_once(config: &Config, request: &SearchRequest) -> Result<Vec<SearchHit>, DaemonError> {
     let state_dir = parts::prepare_state_dir(config)?;
-    let store = store::open(&config.store, &state_dir)?;
+    let store = store::open(&parts::store_settings(config)?, &state_dir)?;
     let embedder = parts::load_embedder(config, &state_dir)?;
     store.ensure_collection(&CollectionSpec {
         name: config.store.collection.clone(),
