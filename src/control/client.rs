@@ -40,9 +40,11 @@ pub enum ClientError {
     #[error("{error}{}", hint.as_ref().map(|hint| format!("\n{hint}")).unwrap_or_default())]
     Refused { status: u16, error: String, hint: Option<String> },
     #[error(
-        "the service speaks protocol {found}, this program {PROTOCOL}: use the alexandriactl of the service's own version"
+        "the service ({server}) speaks protocol {found}, this program (alexandriactl {}) {PROTOCOL}: nothing was done; \
+         use the alexandriactl of the service's own version, or, after an upgrade, `systemctl restart alexandria-ingestd`",
+        env!("CARGO_PKG_VERSION")
     )]
-    OtherProtocol { found: String },
+    OtherProtocol { found: String, server: String },
     #[error("what answers on {} does not speak this service's language: {reason}", socket.display())]
     Broken { socket: PathBuf, reason: String },
 }
@@ -156,15 +158,19 @@ impl Client {
             .uri(path)
             .header("host", "localhost")
             .header("content-type", "application/json")
+            .header(PROTOCOL_HEADER, PROTOCOL)
             .body(Full::new(body))
             .map_err(|error| self.broken(error))?;
         let answer = sender.send_request(request).await.map_err(|error| self.broken(error))?;
         let status = answer.status();
-        let protocol =
-            answer.headers().get(PROTOCOL_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        match protocol {
+        let header =
+            |name: &str| answer.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        match header(PROTOCOL_HEADER) {
             None => return Err(self.broken(format!("HTTP {status} without the header {PROTOCOL_HEADER}"))),
-            Some(found) if found != PROTOCOL.to_string() => return Err(ClientError::OtherProtocol { found }),
+            Some(found) if found != PROTOCOL.to_string() => {
+                let server = header("server").unwrap_or_else(|| "of another version".to_owned()).replace('/', " ");
+                return Err(ClientError::OtherProtocol { found, server });
+            }
             Some(_) => {}
         }
         if status.is_success() {

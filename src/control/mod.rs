@@ -2,9 +2,14 @@
 //!
 //! It must never read the library or run a job itself: the daemon hands the server what it may use as handles.
 
+mod answer;
 pub mod client;
+mod connections;
+mod intake;
+mod peer;
 pub mod protocol;
 pub mod server;
+mod socket;
 pub mod tables;
 
 use std::path::PathBuf;

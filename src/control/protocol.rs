@@ -17,9 +17,11 @@ pub const PROTOCOL: u32 = 1;
 pub const PROTOCOL_HEADER: &str = "alexandria-protocol";
 
 /// GET /status
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct StatusSnapshot {
+    /// [`PROTOCOL`]; filled by the server.
+    pub protocol: u32,
     pub version: String,
     pub pid: u32,
     pub uptime_seconds: u64,
@@ -49,7 +51,7 @@ pub struct StatusSnapshot {
 }
 
 /// The card as NVML sees it, all of its tenants together.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct GpuStatus {
     pub name: String,
@@ -64,7 +66,7 @@ pub struct GpuStatus {
 
 /// What is left to embed, counted in tokens, and how long it takes at the present rate. The true value lies between
 /// `low` and `high` in about nine of ten cases.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct Estimate {
     /// Books whose text is still to be embedded.
@@ -80,7 +82,7 @@ pub struct Estimate {
 }
 
 /// A book's failure, parked or to be tried again.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct RecentError {
     pub at_us: i64,
@@ -93,7 +95,7 @@ pub struct RecentError {
 }
 
 /// GET /history: what was done, a row for every `step_seconds`, the oldest first. Kept in memory, since the start.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct HistoryResponse {
     pub step_seconds: u64,
@@ -101,7 +103,7 @@ pub struct HistoryResponse {
 }
 
 /// What was done in one step; the last row is of a step that is not over.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct HistoryRow {
     /// When the step began, microseconds since the epoch.
@@ -112,11 +114,12 @@ pub struct HistoryRow {
     pub failures: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct LibraryStatus {
     pub path: String,
     pub kind: Option<LibraryKind>,
+    #[schema(value_type = Option<String>, format = "uuid")]
     pub uuid: Option<Uuid>,
     /// The mount's file system, such as `ext4` or `cifs`.
     pub filesystem: String,
@@ -139,7 +142,7 @@ pub struct LibraryStatus {
 }
 
 /// What tells of a change in the library before the next poll finds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeHint {
     /// The kernel's events, of a local file system.
@@ -149,9 +152,10 @@ pub enum ChangeHint {
 }
 
 /// A book in a worker's hands.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct CurrentJob {
+    #[schema(value_type = String, format = "uuid")]
     pub book_uuid: Uuid,
     /// As people name it: `calibre 12`.
     pub book_id: String,
@@ -169,7 +173,7 @@ pub struct CurrentJob {
     pub waits_for: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct ModelStatus {
     pub id: String,
@@ -188,7 +192,7 @@ pub struct ModelStatus {
 }
 
 /// A GPU's memory, in bytes.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct ModelMemory {
     pub total: u64,
@@ -201,7 +205,7 @@ pub struct ModelMemory {
     pub peak: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct StoreStatus {
     pub location: String,
@@ -299,7 +303,8 @@ pub struct PausedResponse {
 }
 
 /// GET /search
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct SearchRequest {
     pub q: String,
@@ -317,14 +322,14 @@ fn default_limit() -> usize {
     5
 }
 
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SearchResponse {
     pub query: String,
     pub hits: Vec<SearchHit>,
 }
 
 /// One passage, best first.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct SearchHit {
     /// Cosine similarity.
@@ -345,7 +350,7 @@ pub struct SearchHit {
 }
 
 /// The body of every answer that is not a success.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ErrorResponse {
     pub error: String,
     /// What to do next.

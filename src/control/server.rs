@@ -4,42 +4,53 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router, middleware};
 use http_body_util::channel::Channel;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
+use super::answer::{Answer, Refusal, Success, blocking, body, on_queue, query};
+use super::connections::{self, ConnectionLimits};
+use super::intake::{Intake, take_in};
+use super::peer::{Peer, act};
 use super::protocol::{
-    AuditReport, DoneResponse, ErrorResponse, FailedResponse, JobKind, JobState, JobsResponse, ListRequest, PROTOCOL,
+    AuditReport, DoneResponse, FailedResponse, HistoryResponse, JobKind, JobState, JobsResponse, ListRequest, PROTOCOL,
     PROTOCOL_HEADER, PausedResponse, RescanRequest, RetryRequest, RetryResponse, SearchHit, SearchRequest,
     SearchResponse, StatusSnapshot, TargetRequest, VerifyRequest,
 };
+pub use super::socket::ControlError;
+use super::socket::ControlSocket;
 use crate::clock::now_us;
-use crate::queue::{Queue, QueueError, QueueHandle, QueueStopped};
+use crate::queue::{QueueError, QueueHandle};
 
-/// Longest request body, in bytes.
+/// Longest request body, in bytes, and how many of them at once.
 const BODY_LIMIT: usize = 1 << 20;
+const BODIES: usize = 16;
+/// For a request's body.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// Most jobs or hits in one answer.
-const MOST_ROWS: usize = 1000;
+pub(super) const MOST_ROWS: usize = 1000;
 /// How long open requests may take to end at shutdown.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
-/// Linux keeps a socket's path in 108 bytes with a zero at the end.
-const LONGEST_PATH: usize = 107;
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    connections: 128,
+    connections_of_one: 64,
+    head: Duration::from_secs(10),
+    write: Duration::from_secs(30),
+    last_requests: LAST_REQUESTS,
+};
 
-const VERBS: &str = "GET /status, GET /queue, GET /failed, GET /search?q=TEXT, GET /backup, POST /retry, POST /rescan, POST /approve, \
-                     POST /ingest, POST /remove, POST /pause, POST /resume, POST /verify";
+const VERBS: &str = "GET /status, GET /history, GET /queue, GET /failed, GET /search?q=TEXT, GET /backup, POST /retry, \
+                     POST /rescan, POST /approve, POST /ingest, POST /remove, POST /pause, POST /resume, POST /verify";
 
 /// What the daemon lets the server use.
 #[derive(Clone)]
@@ -58,74 +69,49 @@ pub struct ControlHandles {
     pub verify: Arc<dyn Fn(bool) -> Result<AuditReport, String> + Send + Sync>,
     /// A copy of the state at this moment, open for reading.
     pub backup: Arc<dyn Fn() -> Result<File, String> + Send + Sync>,
+    /// What was done, step by step.
+    pub history: Arc<dyn Fn() -> HistoryResponse + Send + Sync>,
 }
 
-/// Why the socket cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    #[error(
-        "the control socket {} is in use: another service answers on it; stop that one, or set another control.socket",
-        path.display()
-    )]
-    InUse { path: PathBuf },
-    #[error("{} is in the way of the control socket and is no socket; move it away, or set another control.socket", path.display())]
-    NotASocket { path: PathBuf },
-    #[error(
-        "the control socket's path {} has {} bytes, Linux allows {LONGEST_PATH}; set a shorter control.socket",
-        path.display(),
-        path.as_os_str().len()
-    )]
-    PathTooLong { path: PathBuf },
-    #[error("the control socket {}: {source}; check the directory and its permissions", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
-}
-
-/// A bound socket that does not answer yet.
+/// A socket that does not answer yet.
 #[derive(Debug)]
 pub struct ControlServer {
-    listener: UnixListener,
-    path: PathBuf,
+    socket: ControlSocket,
 }
 
 impl ControlServer {
-    /// Binds the socket, mode 0660. A socket file that nobody answers on is left over from a crash and replaced.
+    /// The socket that systemd hands over, where it does; else one that is bound at `path`, for `group`.
+    ///
+    /// # Errors
+    /// As [`ControlServer::bind`]; a socket from systemd that cannot be used.
+    pub fn open(path: &Path, group: &str) -> Result<ControlServer, ControlError> {
+        match ControlSocket::from_systemd()? {
+            Some(socket) => Ok(ControlServer { socket }),
+            None => ControlServer::bind(path, group),
+        }
+    }
+
+    /// Binds the socket, mode 0660, for `group` where it is not empty. A socket file that nobody answers on is left over
+    /// from a crash and replaced.
     ///
     /// # Errors
     /// [`ControlError`]; nothing that is in use, or is no socket, is ever removed.
-    pub fn bind(path: &Path) -> Result<ControlServer, ControlError> {
-        let owned = || path.to_owned();
-        let io = |source| ControlError::Io { path: owned(), source };
-        if path.as_os_str().len() > LONGEST_PATH {
-            return Err(ControlError::PathTooLong { path: owned() });
-        }
-        match std::fs::symlink_metadata(path) {
-            Ok(found) if !found.file_type().is_socket() => return Err(ControlError::NotASocket { path: owned() }),
-            Ok(_) => match UnixStream::connect(path) {
-                Ok(_) => return Err(ControlError::InUse { path: owned() }),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path).map_err(io)?;
-                }
-                Err(error) => return Err(io(error)),
-            },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if let Some(parent) = path.parent() {
-                    std::fs::create_dir_all(parent).map_err(io)?;
-                }
-            }
-            Err(error) => return Err(io(error)),
-        }
-        let listener = UnixListener::bind(path).map_err(io)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(io)?;
-        listener.set_nonblocking(true).map_err(io)?;
-        Ok(ControlServer { listener, path: owned() })
+    pub fn bind(path: &Path, group: &str) -> Result<ControlServer, ControlError> {
+        Ok(ControlServer { socket: ControlSocket::bind(path, group)? })
     }
 
     /// Where it listens.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.socket.path
     }
 
-    /// Answers until `shutdown` resolves; requests in hand then have a few seconds to end. Removes the socket.
+    /// Whether systemd made the socket.
+    pub fn is_from_systemd(&self) -> bool {
+        self.socket.systemd
+    }
+
+    /// Answers until `shutdown` resolves; requests in hand then have a few seconds to end. Removes the socket, unless it
+    /// is systemd's.
     ///
     /// # Errors
     /// Where the runtime cannot take the socket.
@@ -134,35 +120,41 @@ impl ControlServer {
         handles: ControlHandles,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ControlError> {
-        let io = |source| ControlError::Io { path: self.path.clone(), source };
-        let listener = tokio::net::UnixListener::from_std(self.listener.try_clone().map_err(io)?).map_err(io)?;
-        let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-        let graceful = async move {
-            shutdown.await;
-            // The receiver may be gone already where serving ended by itself.
-            let _ = stopping.send(());
-        };
-        let serving = axum::serve(listener, router(handles)).with_graceful_shutdown(graceful);
-        let too_long = async {
-            match stopped.await {
-                Ok(()) => tokio::time::sleep(LAST_REQUESTS).await,
-                Err(_) => std::future::pending().await,
-            }
-        };
-        let served = tokio::select! {
-            served = serving => served.map_err(io),
-            () = too_long => Ok(()),
-        };
-        // Another service cannot have taken the path: it would have found this one answering.
-        let _ = std::fs::remove_file(&self.path);
-        served
+        let io = |source| ControlError::Io { path: self.socket.path.clone(), source };
+        let listener = self.socket.listener.try_clone().map_err(io)?;
+        let listener = tokio::net::UnixListener::from_std(listener).map_err(io)?;
+        connections::serve(listener, router(handles), LIMITS, shutdown).await;
+        self.socket.remove();
+        Ok(())
     }
 }
 
-/// The verbs. Public so that the daemon can offer some of them elsewhere later.
+/// A client that speaks another protocol is refused before it can change anything.
+async fn same_protocol(request: Request, next: Next) -> Response {
+    let theirs = request.headers().get(PROTOCOL_HEADER);
+    if theirs.is_some_and(|theirs| theirs.as_bytes() != PROTOCOL.to_string().as_bytes()) {
+        let version = env!("CARGO_PKG_VERSION");
+        let text =
+            format!("this service (alexandria-ingestd {version}) speaks protocol {PROTOCOL}, the client another one");
+        return Refusal::new(StatusCode::BAD_REQUEST, text)
+            .hint("use the alexandriactl of the service's own version")
+            .into_response();
+    }
+    let mut answer = next.run(request).await;
+    let server = HeaderValue::from_static(concat!("alexandria-ingestd/", env!("CARGO_PKG_VERSION")));
+    answer.headers_mut().insert("server", server);
+    answer
+}
+
+fn render(_: &Uri, refusal: Refusal) -> Response {
+    refusal.into_response()
+}
+
+/// The verbs.
 fn router(handles: ControlHandles) -> Router {
     Router::new()
         .route("/status", get(status))
+        .route("/history", get(history))
         .route("/queue", get(queue))
         .route("/failed", get(failed))
         .route("/search", get(search))
@@ -173,8 +165,8 @@ fn router(handles: ControlHandles) -> Router {
         .route("/approve", post(approve))
         .route("/ingest", post(ingest))
         .route("/remove", post(remove))
-        .route("/pause", post(|state: State<ControlHandles>| set_paused(state, true)))
-        .route("/resume", post(|state: State<ControlHandles>| set_paused(state, false)))
+        .route("/pause", post(|state: State<ControlHandles>, peer: Extension<Peer>| set_paused(state, peer, true)))
+        .route("/resume", post(|state: State<ControlHandles>, peer: Extension<Peer>| set_paused(state, peer, false)))
         .fallback(|uri: axum::http::Uri| async move {
             Refusal::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
                 .hint(format!("there are {VERBS}"))
@@ -183,19 +175,28 @@ fn router(handles: ControlHandles) -> Router {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
                 .hint(format!("there are {VERBS}"))
         })
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(Intake::new(BODY_LIMIT, BODIES, BODY_PATIENCE, render), take_in))
+        .layer(middleware::from_fn(same_protocol))
         .with_state(handles)
 }
 
 async fn status(State(handles): State<ControlHandles>) -> Answer<StatusSnapshot> {
-    blocking(move || {
-        let mut snapshot = (handles.status)();
-        let stats = on_queue(&handles.queue, |queue| queue.stats())?;
-        snapshot.queue = stats;
-        snapshot.paused = stats.paused;
-        Ok(snapshot)
-    })
-    .await
+    blocking(move || whole_status(&handles)).await
+}
+
+/// The daemon's snapshot with what the queue itself says.
+pub(super) fn whole_status(handles: &ControlHandles) -> Result<StatusSnapshot, Refusal> {
+    let mut snapshot = (handles.status)();
+    let stats = on_queue(&handles.queue, |queue| queue.stats())?;
+    snapshot.protocol = PROTOCOL;
+    snapshot.queue = stats;
+    snapshot.paused = stats.paused;
+    Ok(snapshot)
+}
+
+async fn history(State(handles): State<ControlHandles>) -> Answer<HistoryResponse> {
+    blocking(move || Ok((handles.history)())).await
 }
 
 async fn queue(
@@ -255,42 +256,57 @@ async fn list(handles: ControlHandles, state: Option<JobState>, limit: Option<us
     .await
 }
 
-async fn retry(State(handles): State<ControlHandles>, request: Result<Bytes, BytesRejection>) -> Answer<RetryResponse> {
+async fn retry(
+    State(handles): State<ControlHandles>,
+    Extension(peer): Extension<Peer>,
+    request: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
     let request: RetryRequest = body(request)?;
-    blocking(move || {
+    let target = request.book.clone().unwrap_or_else(|| "of all failed books".to_owned());
+    let work = move || {
         let retried = on_queue(&handles.queue, move |queue| queue.retry(request.book.as_deref()))?;
         Ok(RetryResponse { retried })
-    })
-    .await
+    };
+    Ok(act(peer, "retry", target, work).await)
 }
 
-async fn approve(State(handles): State<ControlHandles>) -> Answer<DoneResponse> {
-    blocking(move || {
+async fn approve(State(handles): State<ControlHandles>, Extension(peer): Extension<Peer>) -> Response {
+    let work = move || {
         let message = match (handles.approve)() {
             0 => "no removals wait".to_owned(),
             1 => "1 book that is gone from the library leaves the index".to_owned(),
             count => format!("{count} books that are gone from the library leave the index"),
         };
         Ok(DoneResponse { message, job: None })
-    })
-    .await
+    };
+    act(peer, "approve", String::new(), work).await
 }
 
-async fn rescan(State(handles): State<ControlHandles>, request: Result<Bytes, BytesRejection>) -> Answer<DoneResponse> {
+async fn rescan(
+    State(handles): State<ControlHandles>,
+    Extension(peer): Extension<Peer>,
+    request: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
     let RescanRequest { full } = body(request)?;
-    blocking(move || {
+    let work = move || {
         (handles.rescan)(full);
         let how = if full { "compared in full" } else { "looked at" };
         Ok(DoneResponse { message: format!("the library is being {how}"), job: None })
-    })
-    .await
+    };
+    let target = if full { "--full" } else { "" };
+    Ok(act(peer, "rescan", target.to_owned(), work).await)
 }
 
-async fn ingest(State(handles): State<ControlHandles>, request: Result<Bytes, BytesRejection>) -> Answer<DoneResponse> {
+async fn ingest(
+    State(handles): State<ControlHandles>,
+    Extension(peer): Extension<Peer>,
+    request: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
     let request: TargetRequest = body(request)?;
+    let target = request.target.clone();
     let path = Path::new(&request.target).is_absolute().then(|| request.target.clone());
     let force = request.force;
-    blocking(move || match by_hand(&handles.queue, request, JobKind::Ingest) {
+    let work = move || match by_hand(&handles.queue, request, JobKind::Ingest) {
         Err(refusal) if refusal.status == StatusCode::NOT_FOUND && path.is_some() => {
             let message = (handles.ingest_path)(path.unwrap_or_default(), force).map_err(|error| {
                 Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error).hint(
@@ -300,54 +316,67 @@ async fn ingest(State(handles): State<ControlHandles>, request: Result<Bytes, By
             Ok(DoneResponse { message, job: None })
         }
         answer => answer,
-    })
-    .await
+    };
+    Ok(act(peer, "ingest", target, work).await)
 }
 
-async fn remove(State(handles): State<ControlHandles>, request: Result<Bytes, BytesRejection>) -> Answer<DoneResponse> {
+async fn remove(
+    State(handles): State<ControlHandles>,
+    Extension(peer): Extension<Peer>,
+    request: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
     let request: TargetRequest = body(request)?;
-    blocking(move || by_hand(&handles.queue, request, JobKind::Remove)).await
+    let target = request.target.clone();
+    Ok(act(peer, "remove", target, move || by_hand(&handles.queue, request, JobKind::Remove)).await)
 }
 
-async fn set_paused(State(handles): State<ControlHandles>, paused: bool) -> Answer<PausedResponse> {
-    blocking(move || {
+async fn set_paused(State(handles): State<ControlHandles>, Extension(peer): Extension<Peer>, paused: bool) -> Response {
+    let work = move || {
         on_queue(&handles.queue, move |queue| queue.set_paused(paused))?;
         Ok(PausedResponse { paused })
-    })
-    .await
+    };
+    act(peer, if paused { "pause" } else { "resume" }, String::new(), work).await
 }
 
 async fn search(
     State(handles): State<ControlHandles>,
     request: Result<Query<SearchRequest>, QueryRejection>,
 ) -> Answer<SearchResponse> {
-    let mut request = query(request)?;
+    let request = query(request)?;
+    blocking(move || find(&handles, request)).await
+}
+
+/// Asks the store; both servers do.
+pub(super) fn find(handles: &ControlHandles, mut request: SearchRequest) -> Result<SearchResponse, Refusal> {
     if request.q.trim().is_empty() {
         return Err(
             Refusal::new(StatusCode::BAD_REQUEST, "the query is empty").hint("say what to look for: /search?q=TEXT")
         );
     }
     request.limit = request.limit.clamp(1, MOST_ROWS);
-    blocking(move || {
-        let query = request.q.clone();
-        let hits = (handles.search)(request).map_err(|error| {
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
-                .hint("`alexandriactl status` says which part is not well")
-        })?;
-        Ok(SearchResponse { query, hits })
-    })
-    .await
+    let query = request.q.clone();
+    let hits = (handles.search)(request).map_err(|error| {
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error).hint("`alexandriactl status` says which part is not well")
+    })?;
+    Ok(SearchResponse { query, hits })
 }
 
-async fn verify(State(handles): State<ControlHandles>, request: Result<Bytes, BytesRejection>) -> Answer<AuditReport> {
+async fn verify(
+    State(handles): State<ControlHandles>,
+    Extension(peer): Extension<Peer>,
+    request: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
     let VerifyRequest { repair } = body(request)?;
-    blocking(move || {
+    let work = move || -> Result<AuditReport, Refusal> {
         (handles.verify)(repair).map_err(|error| {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
                 .hint("`alexandriactl status` says which part is not well")
         })
-    })
-    .await
+    };
+    if repair {
+        return Ok(act(peer, "verify", "--repair".to_owned(), work).await);
+    }
+    Ok(blocking(work).await.into_response())
 }
 
 /// The state as a file, in pieces: neither side ever holds it whole.
@@ -428,95 +457,5 @@ fn by_hand(handle: &QueueHandle, request: TargetRequest, kind: JobKind) -> Resul
             Err(Refusal::new(StatusCode::CONFLICT, format!("'{target}' names {} books", several.len()))
                 .hint(format!("give one of their uuids: {}", uuids.join(", "))))
         }
-    }
-}
-
-type Answer<T> = Result<Success<T>, Refusal>;
-
-struct Success<T>(T);
-
-impl<T: Serialize> IntoResponse for Success<T> {
-    fn into_response(self) -> Response {
-        json(StatusCode::OK, &self.0)
-    }
-}
-
-/// An answer that is not a success.
-struct Refusal {
-    status: StatusCode,
-    body: ErrorResponse,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, error: impl ToString) -> Self {
-        Self { status, body: ErrorResponse { error: error.to_string(), hint: None } }
-    }
-
-    fn hint(mut self, hint: impl ToString) -> Self {
-        self.body.hint = Some(hint.to_string());
-        self
-    }
-}
-
-impl From<QueueError> for Refusal {
-    fn from(error: QueueError) -> Self {
-        let status = if error.is_not_found() { StatusCode::NOT_FOUND } else { StatusCode::INTERNAL_SERVER_ERROR };
-        Refusal::new(status, error)
-    }
-}
-
-impl From<QueueStopped> for Refusal {
-    fn from(stopped: QueueStopped) -> Self {
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, stopped).hint("try again when the service has started again")
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        json(self.status, &self.body)
-    }
-}
-
-/// Compact JSON with a line's end, so that `curl` leaves the prompt where it belongs.
-fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    let (status, mut text) = match serde_json::to_string(value) {
-        Ok(text) => (status, text),
-        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, r#"{"error":"the answer could not be written as JSON"}"#.into()),
-    };
-    text.push('\n');
-    let headers = [
-        (HeaderName::from_static("content-type"), HeaderValue::from_static("application/json")),
-        (HeaderName::from_static(PROTOCOL_HEADER), HeaderValue::from(PROTOCOL)),
-    ];
-    (status, headers, text).into_response()
-}
-
-/// A request's JSON body; none at all means the defaults.
-fn body<T: DeserializeOwned>(bytes: Result<Bytes, BytesRejection>) -> Result<T, Refusal> {
-    let bytes = bytes.map_err(|rejection| Refusal::new(rejection.status(), rejection.body_text()))?;
-    let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
-    serde_json::from_slice(text).map_err(|error| {
-        Refusal::new(StatusCode::BAD_REQUEST, format!("the request's body is not what is expected: {error}"))
-    })
-}
-
-fn query<T>(request: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
-    request
-        .map(|Query(request)| request)
-        .map_err(|rejection| Refusal::new(StatusCode::BAD_REQUEST, rejection.body_text()))
-}
-
-fn on_queue<R: Send + 'static>(
-    handle: &QueueHandle,
-    request: impl FnOnce(&mut Queue) -> Result<R, QueueError> + Send + 'static,
-) -> Result<R, Refusal> {
-    Ok(handle.call(request)??)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Answer<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(answer) => answer.map(Success),
-        Err(_) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the request panicked; this is a bug")
-            .hint("the log has the details: journalctl -u alexandria-ingestd")),
     }
 }

@@ -17,7 +17,7 @@ use super::parts::Parts;
 use super::status::{status_of, store_status};
 use super::{DaemonError, oneshot, search};
 use crate::config::Config;
-use crate::control::protocol::StoreStatus;
+use crate::control::protocol::{HistoryResponse, StoreStatus};
 use crate::control::server::{ControlHandles, ControlServer};
 use crate::domain::{AuditReport, Failure};
 use crate::ingest::{JobSummary, LookError, Reconciler, WorkerSettings, Workers};
@@ -60,7 +60,8 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let socket = config.control_socket()?;
     let parts = Parts::build(&config, Mode::Service)?;
     // Bound before READY, so that a socket in use ends the start instead of surprising a client later.
-    let server = ControlServer::bind(&socket)?;
+    let server = ControlServer::open(&socket, &config.control.group)?;
+    let socket = server.path().to_owned();
     let path = PathBuf::from(&config.library.path);
     let reconciler = Arc::new(Reconciler::new(parts.queue.clone(), parts.reconcile_settings(&config, &path, true)));
     let watcher = start_watcher(&config, &path, &reconciler, &parts)?;
@@ -255,6 +256,7 @@ fn control_handles(service: &Arc<Service>) -> ControlHandles {
                 .map_err(|error| error.to_string())
         }),
         verify: Arc::new(move |repair| audit::verify(&verify, repair)),
+        history: Arc::new(HistoryResponse::default),
         backup: Arc::new(move || {
             let directory = backup.parts.ingestor.settings.scratch_dir.clone();
             let made = backup.parts.queue.call(move |queue| queue.backup(&directory));

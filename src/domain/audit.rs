@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// How a book's points and what the state says of it disagree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FindingKind {
     /// The state says that more points are in the store than are.
@@ -36,10 +36,12 @@ impl FindingKind {
 }
 
 /// One book that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Finding {
     pub kind: FindingKind,
+    #[schema(value_type = String, format = "uuid")]
     pub library_uuid: Uuid,
+    #[schema(value_type = String, format = "uuid")]
     pub book_uuid: Uuid,
     /// As people name it: `calibre 12`; empty where the state does not know the book.
     pub book_id: String,
@@ -49,7 +51,7 @@ pub struct Finding {
 }
 
 /// What a comparison came to.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct AuditReport {
     /// Microseconds since the epoch.
@@ -67,6 +69,7 @@ pub struct AuditReport {
     /// Points that no book of a known library owns: another library's, or another program's. Never touched.
     pub foreign_points: u64,
     /// How many of each kind, and the first of them.
+    #[schema(value_type = Vec<Vec<serde_json::Value>>)]
     pub counts: Vec<(FindingKind, u64)>,
     pub findings: Vec<Finding>,
     /// What was done about it; None where nothing was to be done but to look.
@@ -87,7 +90,7 @@ impl AuditReport {
 }
 
 /// What a repair did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AuditRepair {
     /// Books that are queued.
     pub queued: u64,

@@ -19,8 +19,9 @@ pub enum Sighting {
 }
 
 /// A book on the shelf that cannot be ingested as it is. It is present all the same: never a removal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PassedOver {
+    #[schema(value_type = String, format = "uuid")]
     pub uuid: Uuid,
     /// As people name it: `calibre 12`; without a number in a plain folder.
     #[serde(default)]

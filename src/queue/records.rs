@@ -223,7 +223,7 @@ impl std::fmt::Display for Applied {
 }
 
 /// The state in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct QueueStats {
     /// Jobs that may be claimed now.
     pub queued: u64,

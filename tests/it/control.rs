@@ -8,8 +8,9 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use alexandria_ingestd::control::protocol::{
-    AuditRepair, AuditReport, ChangeHint, CurrentJob, FailedResponse, FallbackRow, Finding, FindingKind, JobsResponse,
-    LibraryStatus, ModelMemory, ModelStatus, SearchHit, SearchResponse, StatusSnapshot, StoreStatus,
+    AuditRepair, AuditReport, ChangeHint, CurrentJob, FailedResponse, FallbackRow, Finding, FindingKind,
+    HistoryResponse, JobsResponse, LibraryStatus, ModelMemory, ModelStatus, SearchHit, SearchResponse, StatusSnapshot,
+    StoreStatus,
 };
 use alexandria_ingestd::control::server::{ControlError, ControlHandles, ControlServer};
 use alexandria_ingestd::control::tables::{self, View};
@@ -77,7 +78,7 @@ impl Service {
     fn start() -> Service {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("run/control.sock");
-        let server = ControlServer::bind(&socket).unwrap();
+        let server = ControlServer::bind(&socket, "").unwrap();
         let queue = QueueHandle::spawn(filled_queue()).unwrap();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let note = |what: String| {
@@ -91,6 +92,7 @@ impl Service {
             rescan: Arc::new(move |full| rescanned(full.to_string())),
             verify: Arc::new(|_repair| Ok(AuditReport::default())),
             backup: Arc::new(|| Err("no room".into())),
+            history: Arc::new(HistoryResponse::default),
             approve: Arc::new(|| 3),
             ingest_path: Arc::new(move |path, _force| {
                 if path.ends_with(".pdf") {
@@ -294,7 +296,7 @@ fn something_else_on_the_socket_is_noticed() {
     let socket = dir.path().join("control.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let other = std::thread::spawn(move || {
-        for protocol in ["", "alexandria-protocol: 99\r\n"] {
+        for protocol in ["", "alexandria-protocol: 99\r\nserver: alexandria-ingestd/9.9.9\r\n"] {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = [0; 1024];
             let _ = stream.read(&mut request).unwrap();
@@ -304,7 +306,8 @@ fn something_else_on_the_socket_is_noticed() {
     let says = text(&ctl(&socket, &["status"]).stderr);
     assert!(says.contains("does not speak this service's language"), "{says}");
     let says = text(&ctl(&socket, &["status"]).stderr);
-    assert!(says.contains("protocol 99"), "{says}");
+    assert!(says.contains("(alexandria-ingestd 9.9.9) speaks protocol 99"), "{says}");
+    assert!(says.contains("systemctl restart"), "{says}");
     other.join().unwrap();
 }
 
@@ -363,21 +366,21 @@ fn the_socket_is_never_taken_from_another() {
     let mut service = Service::start();
     let mode = std::fs::metadata(&service.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
-    let error = ControlServer::bind(&service.socket).unwrap_err();
+    let error = ControlServer::bind(&service.socket, "").unwrap_err();
     assert!(matches!(error, ControlError::InUse { .. }), "{error}");
     assert!(service.ctl(&["status"]).status.success(), "the first is left alone");
     service.stop();
     assert!(!service.socket.exists(), "removed at the end");
 
     drop(UnixListener::bind(&service.socket).unwrap());
-    drop(ControlServer::bind(&service.socket).expect("a stale socket is replaced"));
+    drop(ControlServer::bind(&service.socket, "").expect("a stale socket is replaced"));
 
     let file = service.socket.with_file_name("precious");
     std::fs::write(&file, "text").unwrap();
-    assert!(matches!(ControlServer::bind(&file), Err(ControlError::NotASocket { .. })));
+    assert!(matches!(ControlServer::bind(&file, ""), Err(ControlError::NotASocket { .. })));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
     let long = service.socket.with_file_name("x".repeat(120));
-    assert!(matches!(ControlServer::bind(&long), Err(ControlError::PathTooLong { .. })));
+    assert!(matches!(ControlServer::bind(&long, ""), Err(ControlError::PathTooLong { .. })));
 }
 
 #[test]
@@ -579,4 +582,58 @@ fn passages_read_well() {
     let answer = SearchResponse { query: "adopt".into(), hits: vec![hit, short] };
     insta::assert_snapshot!("search", tables::search(&answer, VIEW));
     assert_eq!(tables::search(&SearchResponse { hits: vec![], ..answer }, VIEW), "nothing was found for 'adopt'\n");
+}
+
+#[test]
+fn a_client_of_another_protocol_changes_nothing() {
+    let service = Service::start();
+    let request = post("/pause", "").replace("host: x", "host: x\r\nalexandria-protocol: 2");
+    let (status, body) = service.raw(&request);
+    assert_eq!(status, 400);
+    assert!(body["error"].as_str().unwrap().contains("speaks protocol 1"), "{body}");
+    assert_eq!(service.json(&["status"])["paused"], false);
+    assert_eq!(service.json(&["status"])["protocol"], 1, "the body says it, too");
+    let (status, _) = service.raw(&request.replace("protocol: 2", "protocol: 1"));
+    assert_eq!(status, 200);
+}
+
+#[test]
+fn what_never_ends_is_ended() {
+    let service = Service::start();
+    let connect = || UnixStream::connect(&service.socket).unwrap();
+    let answer = |mut stream: UnixStream| {
+        let mut answer = Vec::new();
+        // A server that closes with bytes unread resets the connection; what came before that counts.
+        let _ = stream.read_to_end(&mut answer);
+        text(&answer)
+    };
+    // A body in chunks that would go on for ever.
+    let mut endless = connect();
+    endless.write_all(b"POST /retry HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    while endless.write_all(chunk.as_bytes()).is_ok() {}
+    // A head that would go on for ever.
+    let mut head = connect();
+    head.write_all(b"GET /status HTTP/1.1\r\n").unwrap();
+    let line = format!("x-header: {}\r\n", "x".repeat(1000));
+    while head.write_all(line.as_bytes()).is_ok() {}
+    // No HTTP at all, a body that is shorter than was said, one that is longer than is taken.
+    let mut garbage = connect();
+    garbage.write_all(&[0x16, 3, 1, 0, 200, 1, 0, 0]).unwrap();
+    garbage.write_all(b"\r\n\r\n").unwrap();
+    assert!(answer(garbage).starts_with("HTTP/1.1 400"));
+    let mut short = connect();
+    short.write_all(b"POST /ingest HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").unwrap();
+    short.shutdown(std::net::Shutdown::Write).unwrap();
+    let said = answer(short);
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 400"), "{said}");
+    let mut announced = connect();
+    announced.write_all(b"POST /ingest HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n").unwrap();
+    let said = answer(announced);
+    assert!(said.starts_with("HTTP/1.1 413") && said.contains("over the limit of 1048576 bytes"), "{said}");
+    // All of one user's connections, taken and left idle, and one more.
+    let idle: Vec<UnixStream> = (0..63).map(|_| connect()).collect();
+    assert_eq!(service.json(&["status"])["pid"], 42);
+    drop(idle);
+    assert_eq!(service.json(&["status"])["pid"], 42);
 }
