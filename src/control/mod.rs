@@ -5,6 +5,7 @@
 mod answer;
 pub mod client;
 mod connections;
+pub mod http;
 mod intake;
 mod peer;
 pub mod protocol;

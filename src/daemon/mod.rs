@@ -6,6 +6,7 @@ mod bench_embed;
 mod bench_extract;
 mod error;
 mod formats;
+mod http;
 mod oneshot;
 mod parts;
 mod search;

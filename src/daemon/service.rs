@@ -15,7 +15,7 @@ use super::audit::{self, AuditSchedule};
 use super::parts::Mode;
 use super::parts::Parts;
 use super::status::{status_of, store_status};
-use super::{DaemonError, oneshot, search};
+use super::{DaemonError, http, oneshot, search};
 use crate::config::Config;
 use crate::control::protocol::{HistoryResponse, StoreStatus};
 use crate::control::server::{ControlHandles, ControlServer};
@@ -50,6 +50,8 @@ pub(super) struct Service {
     pub last_audit: Mutex<Option<AuditReport>>,
     /// Jobs done since the start.
     finished: AtomicU64,
+    /// What came of them.
+    pub totals: http::Totals,
     /// Points were written since the store's index was last worked on.
     index_behind: AtomicBool,
 }
@@ -62,6 +64,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     // Bound before READY, so that a socket in use ends the start instead of surprising a client later.
     let server = ControlServer::open(&socket, &config.control.group)?;
     let socket = server.path().to_owned();
+    let http_server = http::bind(&config)?;
     let path = PathBuf::from(&config.library.path);
     let reconciler = Arc::new(Reconciler::new(parts.queue.clone(), parts.reconcile_settings(&config, &path, true)));
     let watcher = start_watcher(&config, &path, &reconciler, &parts)?;
@@ -77,6 +80,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         auditing: Mutex::default(),
         last_audit: Mutex::default(),
         finished: AtomicU64::new(0),
+        totals: http::Totals::default(),
         index_behind: AtomicBool::new(true),
     });
     report_other_chunkers(&service)?;
@@ -96,6 +100,10 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         .build()
         .map_err(DaemonError::io("the runtime cannot be started"))?;
     let handles = control_handles(&service);
+    let mut http_server = http_server
+        .map(|server| server.start(http::handles(&service, handles.clone())))
+        .transpose()
+        .map_err(DaemonError::io("the HTTP listener cannot be started"))?;
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::io("signals cannot be received"))?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(DaemonError::io("signals cannot be received"))?;
@@ -122,6 +130,9 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
                     if workers.are_done() || !service.watcher.status().running {
                         break Err(DaemonError::Failed("a thread of the service has died; see the log above".into()));
                     }
+                    if http_server.as_ref().is_some_and(|server| server.has_ended()) {
+                        break Err(DaemonError::Failed("the HTTP listener ended; see the log above".into()));
+                    }
                     if serving.is_finished() {
                         break Err(DaemonError::Failed("the control socket's server ended".into()));
                     }
@@ -136,6 +147,9 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         let _ = tokio::time::timeout(PATIENCE, serving).await;
         outcome
     });
+    if let Some(server) = &mut http_server {
+        server.stop();
+    }
     service.parts.embedder.stop();
     service.parts.queue.work_available();
     let deadline = Instant::now() + PATIENCE;
@@ -202,6 +216,7 @@ fn start_watcher(
 fn start_workers(service: &Arc<Service>) -> Result<Workers, DaemonError> {
     let shared = service.clone();
     let on_finished = move |_: &ClaimedJob, result: &Result<JobSummary, Failure>| {
+        shared.totals.note(result);
         let Ok(summary) = result else { return };
         shared.finished.fetch_add(1, Ordering::Relaxed);
         if summary.report.outcome != Outcome::Unchanged {
