@@ -23,6 +23,7 @@ mod fallback;
 mod formats;
 mod gpu_check;
 mod half_done;
+mod http;
 // Of the fuzz targets' crate; the fuzzer uses all of it, the tests replay its findings.
 #[allow(dead_code)]
 #[path = "../fuzz/src/inputs.rs"]

@@ -20,6 +20,9 @@ use crate::control::intake::waste;
 /// What is answered to everybody: whether the process lives, and the page, which holds no data.
 const OPEN: [&str; 2] = ["/healthz", "/"];
 
+/// What takes a body.
+const TAKES_BODIES: [&str; 3] = ["/embed", "/v1/embeddings", "/search"];
+
 /// Ends of names that no stranger can own, so that no page of theirs can be made to point here.
 const OWN_NAMES: [&str; 7] = [".localhost", ".local", ".lan", ".home", ".home.arpa", ".internal", ".intranet"];
 
@@ -65,7 +68,7 @@ impl Guard {
         }
         let is_json = || header(header::CONTENT_TYPE).is_some_and(is_json);
         // A browser sends another site's form as it is, but asks first before it sends that site's JSON.
-        if request.method() == Method::POST && !is_json() {
+        if request.method() == Method::POST && TAKES_BODIES.contains(&request.uri().path()) && !is_json() {
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be JSON")
                 .hint("send the header 'Content-Type: application/json'"));
         }
