@@ -68,6 +68,46 @@ if can_install && [ ! -d "$ALEXANDRIA_TEST_CACHE/books" ]; then
 fi
 python3 packaging/get_models.py "$ALEXANDRIA_TEST_MODELS" minilm me5-small-xlmr
 
+# Other people's programs that the HTTP listener is tried with, kept in the cache; the names of those that are there.
+# Prometheus' package is unpacked, not installed: that would start a server.
+http_programs() {
+  local there=() http=$ALEXANDRIA_TEST_CACHE/http work
+  mkdir -p "$http"
+  if ! "$http/python/bin/python" -c 'import openai, openapi_spec_validator, schemathesis' 2>/dev/null; then
+    say "installing openai, openapi-spec-validator and schemathesis into $http/python"
+    if ! python3 -m venv "$http/python" >/dev/null 2>&1 && can_install; then
+      apt_install python3-venv && python3 -m venv "$http/python" >&2 || true
+    fi
+    "$http/python/bin/pip" install --quiet --disable-pip-version-check \
+      openai==3.57.0 openapi-spec-validator==0.9.0 schemathesis==4.32.5 >&2 || true
+  fi
+  if "$http/python/bin/python" -c 'import openai, openapi_spec_validator, schemathesis' 2>/dev/null; then
+    there+=(clients)
+  fi
+  if [ ! -x "$http/promtool" ] && have apt-get && have dpkg-deb; then
+    say "fetching promtool (Debian package prometheus)"
+    work=$(mktemp -d)
+    (cd "$work" && apt_get download prometheus >/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb . &&
+      mv usr/bin/promtool "$http/promtool") || true
+    rm -rf "$work"
+  fi
+  [ ! -x "$http/promtool" ] || there+=(promtool)
+  if ! { have chromium && have chromedriver; } && can_install; then
+    say "installing chromium and chromium-driver"
+    apt_install chromium chromium-driver fonts-dejavu-core || true
+  fi
+  if have chromium && have chromedriver; then there+=(browser); fi
+  printf '%s' "${there[*]}"
+}
+ALEXANDRIA_TEST_HTTP=$(http_programs)
+export ALEXANDRIA_TEST_HTTP
+for program in clients promtool browser; do
+  case " $ALEXANDRIA_TEST_HTTP " in
+    *" $program "*) ;;
+    *) say "SKIPPED: some tests of the HTTP listener (http_clients::): $program could not be installed" ;;
+  esac
+done
+
 [ -z "$lacking" ] || say "SKIPPED: the tests of real mounts (smb::, some of trouble::): $lacking"
 
 # The runner's closing line counts what passed, failed and was skipped, so it comes last.

@@ -24,6 +24,7 @@ mod formats;
 mod gpu_check;
 mod half_done;
 mod http;
+mod http_clients;
 // Of the fuzz targets' crate; the fuzzer uses all of it, the tests replay its findings.
 #[allow(dead_code)]
 #[path = "../fuzz/src/inputs.rs"]
