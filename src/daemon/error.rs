@@ -37,6 +37,7 @@ impl DaemonError {
             DaemonError::Config(_) => 2,
             DaemonError::Store(StoreError::WrongCollection { .. }) => 2,
             DaemonError::Model(EmbedError::Load(_)) => 2,
+            DaemonError::Control(ControlError::NoGroup { .. }) => 2,
             DaemonError::State(QueueError::Locked { .. }) => 1,
             DaemonError::State(error) if error.kind() == FailureKind::Fatal => 3,
             _ => 1,

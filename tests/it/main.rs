@@ -8,6 +8,7 @@ mod books;
 mod calibre;
 mod clock;
 mod control;
+mod control_process;
 mod crash_matrix;
 #[cfg(feature = "cuda")]
 mod cuda;
