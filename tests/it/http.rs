@@ -455,6 +455,7 @@ fn slow_and_broken_clients_harm_nobody() {
     endless.write_all(chunked.as_bytes()).unwrap();
     let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
     while endless.write_all(chunk.as_bytes()).is_ok() {}
+    drop(endless);
     listener.assert_well();
     let large = listener.raw(&post("/embed", &json!({"texts": ["x".repeat(100 << 10)]}).to_string()));
     assert_eq!((large.status, &large.json()["error_type"]), (413, &json!("validation")));
@@ -478,6 +479,8 @@ fn slow_and_broken_clients_harm_nobody() {
         let _ = stream.write_all(&post("/embed", r#"{"texts": ["abc"]}"#).as_bytes()[..60]);
         drop(stream);
     }
+    // Their places are free again as soon as the server has seen that they are gone.
+    listener.until("there is a place again", |_| listener.get("/healthz").status == 200);
     // JSON that is deep.
     let deep = format!("{{\"texts\": {}", "[".repeat(20_000));
     assert!(matches!(listener.raw(&post("/embed", &deep)).status, 400 | 422));

@@ -67,11 +67,22 @@ pub(super) async fn status(
     Extension(place): Extension<Place>,
 ) -> Answer<StatusSnapshot> {
     blocking(move || {
-        let status = whole_status(&shared.handles.control);
+        let mut status = whole_status(&shared.handles.control)?;
+        status.store.location = without_user(&status.store.location);
         drop(place);
-        status
+        Ok(status)
     })
     .await
+}
+
+/// An address without the name and password that may stand in it: `http://me:secret@host` -> `http://host`.
+fn without_user(location: &str) -> String {
+    let Some((scheme, rest)) = location.split_once("://") else { return location.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => location.to_owned(),
+    }
 }
 
 /// What was done since the start, step by step.
@@ -149,6 +160,15 @@ fn readiness(status: &StatusSnapshot) -> Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_password_is_shown_with_an_address() {
+        assert_eq!(without_user("http://me:se@cret@qdrant:6334/x@y"), "http://qdrant:6334/x@y");
+        for plain in ["http://qdrant:6334", "embedded /var/lib/a@b/store", "server http://qdrant:6334/a@b"] {
+            assert_eq!(without_user(plain), plain);
+        }
+        assert_eq!(without_user("server http://me:secret@qdrant"), "server http://qdrant");
+    }
 
     #[test]
     fn a_library_that_is_away_leaves_the_service_ready_and_a_store_does_not() {
