@@ -1,4 +1,5 @@
-//! The control socket of the real service: from systemd's hand, for a group, and who did what on it in the log.
+//! The servers of the real service as it starts: the control socket from systemd's hand, for a group, and who did what
+//! on it in the log; the HTTP listener's address and token.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -106,4 +107,51 @@ fn the_socket_is_its_groups_and_every_act_names_its_user() {
     let refused = daemon.run(&[]);
     assert_eq!(refused.status.code(), Some(2), "no restart mends that");
     assert!(text(&refused.stderr).contains("no group 'no-such-group-here'"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn a_listener_that_cannot_be_or_is_open_to_all_is_said_at_the_start() {
+    let library = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut daemon = Daemon::new(library.path());
+    daemon.set("http.listen", &taken.local_addr().unwrap().to_string());
+    let refused = daemon.run(&[]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("http.listen") && said.contains(&taken.local_addr().unwrap().to_string()), "{said}");
+
+    let mut daemon = Daemon::new(library.path());
+    daemon.set("http.listen", "127.0.0.1:0");
+    daemon.set("http.token_file", "/no/such/token");
+    let refused = daemon.run(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("/no/such/token"), "{}", text(&refused.stderr));
+
+    let mut daemon = Daemon::new(library.path());
+    daemon.set("http.listen", "0.0.0.0:0");
+    daemon.start();
+    assert!(daemon.log().contains("there is no token"), "{}", daemon.log());
+    daemon.stop();
+
+    // With the token as a credential, and nothing to be warned of.
+    let mut daemon = Daemon::new(library.path());
+    fs::write(daemon.place.path().join("http-token"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let directory = daemon.place.path().to_str().unwrap().to_owned();
+    daemon.set_variable("CREDENTIALS_DIRECTORY", &directory);
+    daemon.set("http.listen", "0.0.0.0:0");
+    daemon.start();
+    let log = daemon.log();
+    assert!(!log.contains("there is no token") && !log.contains("the HTTP token"), "{log}");
+    let port = log.split_once("listening on http://0.0.0.0:").unwrap().1.split(' ').next().unwrap().to_owned();
+    let ask = |token: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+        write!(stream, "GET /status HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].to_owned()
+    };
+    assert_eq!((&*ask("wrong"), &*ask("0123456789abcdef0123456789abcdef")), ("401", "200"));
+    assert_eq!(daemon.stop().0, Some(0));
 }

@@ -105,6 +105,29 @@ fn a_wrong_key_is_said_and_waited_for() {
 }
 
 #[test]
+fn the_key_is_read_from_a_file_or_a_credential() {
+    let (folder, server) = (folder(1), FakeQdrant::new(Some("right")));
+    for credential in [false, true] {
+        let mut daemon = daemon(folder.path(), &server);
+        let file = daemon.place.path().join("qdrant-api-key");
+        std::fs::write(&file, "right\n").unwrap();
+        if credential {
+            let directory = daemon.place.path().to_str().unwrap().to_owned();
+            daemon.set_variable("CREDENTIALS_DIRECTORY", &directory);
+        } else {
+            daemon.set("store.api_key_file", file.to_str().unwrap());
+        }
+        daemon.start();
+        daemon.until_indexed(1);
+        std::fs::write(&file, "\n").unwrap();
+        daemon.stop();
+        let refused = daemon.run(&[]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(text(&refused.stderr).contains("is empty"), "{}", text(&refused.stderr));
+    }
+}
+
+#[test]
 fn a_collection_deleted_behind_the_back_is_filled_again_though_no_book_comes() {
     let (folder, server) = (folder(3), FakeQdrant::new(None));
     let mut daemon = daemon(folder.path(), &server);
