@@ -1,18 +1,25 @@
-//! The log (journald with fields when run by systemd, readable text otherwise) and the rates of the status.
+//! The log (journald with fields when run by systemd, readable text otherwise), the table of its fields and events, and
+//! the reckoning of rates and remaining time.
 //! Must never block a stage or fail the service: a log that cannot be written is a poor reason to stop.
 
-use std::collections::VecDeque;
+pub mod estimate;
+pub mod event;
+mod rate;
+
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use tracing_subscriber::EnvFilter;
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+pub use event::{EVENTS, Event, FIELDS, Field};
+pub use rate::RateMeter;
 
 /// Where the log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +40,14 @@ pub fn init(level: &str, bar: Option<ProgressBar>) -> Result<LogTarget, String> 
     if stderr_is_the_journal()
         && let Ok(journal) = tracing_journald::layer()
     {
+        // `journalctl -p notice` shows what is more than the course of things.
+        let priorities =
+            PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() };
         // Without a prefix the fields are what people type: `journalctl BOOK_ID=12`.
-        let journal = journal.with_field_prefix(None).with_syslog_identifier("alexandria-ingestd".into());
+        let journal = journal
+            .with_field_prefix(None)
+            .with_priority_mappings(priorities)
+            .with_syslog_identifier("alexandria-ingestd".into());
         registry.with(journal).try_init().map_err(|error| error.to_string())?;
         return Ok(LogTarget::Journal);
     }
@@ -47,7 +60,9 @@ pub fn init(level: &str, bar: Option<ProgressBar>) -> Result<LogTarget, String> 
         .fmt_fields(message_alone)
         .with_writer(move || AboveBar(bar.clone()))
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // A job's span gives its events their fields in the journal; here it would be a word in front of each line.
+        .with_filter(filter_fn(|metadata| metadata.is_event()));
     registry.with(text).try_init().map_err(|error| error.to_string())?;
     Ok(LogTarget::Stderr)
 }
@@ -108,54 +123,6 @@ fn names(stream: &str, device: u64, inode: u64) -> bool {
     stream.split_once(':').is_some_and(|(dev, ino)| dev.parse() == Ok(device) && ino.parse() == Ok(inode))
 }
 
-/// A rate over the last while: tokens a second, chunks a minute. Cheap enough for every batch.
-#[derive(Debug)]
-pub struct RateMeter {
-    window: Duration,
-    /// What came in, by second, oldest first: bounded by the window's seconds.
-    entries: Mutex<VecDeque<(Instant, u64)>>,
-}
-
-impl RateMeter {
-    pub fn new(window: Duration) -> Self {
-        Self { window, entries: Mutex::default() }
-    }
-
-    /// Notes that so much was done now.
-    pub fn add(&self, amount: u64) {
-        self.add_at(Instant::now(), amount);
-    }
-
-    /// The mean over the window, or since the first entry in it where that is shorter; 0 when nothing was done in it.
-    pub fn per_second(&self) -> f64 {
-        self.per_second_at(Instant::now())
-    }
-
-    fn add_at(&self, now: Instant, amount: u64) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        match entries.back_mut() {
-            Some((at, total)) if now.saturating_duration_since(*at) < Duration::from_secs(1) => *total += amount,
-            _ => entries.push_back((now, amount)),
-        }
-        self.forget_old(&mut entries, now);
-    }
-
-    fn per_second_at(&self, now: Instant) -> f64 {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        self.forget_old(&mut entries, now);
-        let Some((first, _)) = entries.front() else { return 0.0 };
-        // The first entry's work was done before it was noted: over less than a second a rate would be noise.
-        let over = now.saturating_duration_since(*first).max(Duration::from_secs(1));
-        entries.iter().map(|(_, amount)| *amount as f64).sum::<f64>() / over.as_secs_f64()
-    }
-
-    fn forget_old(&self, entries: &mut VecDeque<(Instant, u64)>, now: Instant) {
-        while entries.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > self.window) {
-            entries.pop_front();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,19 +145,5 @@ mod tests {
             assert!(error.contains("log.level"), "{error}");
         }
         assert_eq!(filter("debug").unwrap().to_string(), "alexandria_ingestd=debug,qdrant_edge=error,warn");
-    }
-
-    #[test]
-    fn a_rate_is_a_mean_that_is_forgotten() {
-        let meter = RateMeter::new(Duration::from_secs(60));
-        let start = Instant::now();
-        assert_eq!(meter.per_second_at(start), 0.0);
-        for second in 0..10 {
-            meter.add_at(start + Duration::from_secs(second), 50);
-            meter.add_at(start + Duration::from_millis(second * 1000 + 500), 50);
-        }
-        assert_eq!(meter.per_second_at(start + Duration::from_secs(10)), 100.0);
-        assert_eq!(meter.entries.lock().unwrap().len(), 10);
-        assert_eq!(meter.per_second_at(start + Duration::from_secs(100)), 0.0);
     }
 }
