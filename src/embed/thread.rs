@@ -11,10 +11,11 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::backend::{Shape, l2_normalised};
 use super::{DeviceReport, EmbedError, Embedder, ModelInfo, TextTokenizer, TokenIds, batch};
+use crate::failpoint;
 
 /// Bulk requests in line before callers wait.
 const MAX_BULK_REQUESTS: usize = 4;
@@ -70,6 +71,8 @@ struct Line {
     /// Questions for the device itself, answered between two batches.
     ceilings: VecDeque<mpsc::SyncSender<Result<f64, EmbedError>>>,
     stopped: bool,
+    /// When a batch last came to an end, or the first request came into an empty line.
+    went_on: Option<Instant>,
 }
 
 struct Shared {
@@ -156,6 +159,12 @@ impl EmbedderHandle {
             batches: self.shared.batches.load(Ordering::Relaxed),
             busy_seconds: self.shared.busy_us.load(Ordering::Relaxed) as f64 / 1e6,
         }
+    }
+
+    /// How long no batch has come to an end though there is work; None without work.
+    pub fn waits_for_batch(&self) -> Option<Duration> {
+        let line = self.shared.lock();
+        line.went_on.filter(|_| !line.requests.is_empty()).map(|since| since.elapsed())
     }
 
     /// The device as it was after the last batch.
@@ -298,6 +307,9 @@ impl Line {
         let id = self.next_id;
         self.next_id += 1;
         self.in_line(request.priority).push_back(id);
+        if self.requests.is_empty() {
+            self.went_on = Some(Instant::now());
+        }
         self.requests.insert(id, request);
     }
 
@@ -523,6 +535,7 @@ impl Worker<'_> {
 
     fn start(&mut self, batch: Batch) {
         self.busy_since.get_or_insert_with(Instant::now);
+        failpoint::hang("embedder");
         match guarded(|| self.embedder.start(&batch.texts)) {
             Ok(()) => self.unfinished.push_back(batch),
             Err(error) => self.failed(batch, error),
@@ -541,7 +554,9 @@ impl Worker<'_> {
                 self.shared.tokens.fetch_add(batch.tokens() as u64, Ordering::Relaxed);
                 self.shared.texts.fetch_add(batch.texts.len() as u64, Ordering::Relaxed);
                 self.shared.batches.fetch_add(1, Ordering::Relaxed);
-                self.shared.lock().deliver(batch, vectors);
+                let mut line = self.shared.lock();
+                line.went_on = Some(Instant::now());
+                line.deliver(batch, vectors);
             }
             Err(error) => self.failed(batch, error),
         }
@@ -561,6 +576,7 @@ impl Worker<'_> {
             self.busy_since = None;
         }
         let mut line = self.shared.lock();
+        line.went_on = Some(Instant::now());
         match error {
             EmbedError::OutOfMemory(_) if batch.texts.len() > 1 => line.put_back(batch, false),
             EmbedError::Compute(_) if batch.requests() > 1 => line.put_back(batch, true),

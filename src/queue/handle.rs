@@ -2,16 +2,20 @@
 //! channel of closures, each answered. Must never hold two connections, or let a caller's panic take the state down.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Queue;
 use crate::domain::Failure;
+use crate::failpoint;
 
 /// Requests that may wait for the thread; a caller beyond that blocks.
 const WAITING: usize = 64;
+/// How long the end of the thread is waited for. A disk that does not answer holds it for ever, and the process must end
+/// all the same; what is not committed by then is as after a kill.
+const LAST_REQUEST: Duration = Duration::from_secs(8);
 
 type Request = Box<dyn FnOnce(&mut Queue) + Send>;
 
@@ -78,20 +82,63 @@ impl QueueHandle {
         request: impl FnOnce(&mut Queue) -> R + Send + 'static,
     ) -> Result<R, QueueStopped> {
         let sender = lock(&self.shared.sender).clone().ok_or(QueueStopped)?;
+        let (request, answered) = self.prepare(request);
+        sender.send(request).map_err(|_| QueueStopped)?;
+        answered.recv().map_err(|_| QueueStopped)
+    }
+
+    /// Hands a request over and does not wait: its answer comes by the receiver. None where too many wait already.
+    ///
+    /// # Errors
+    /// As [`QueueHandle::call`].
+    pub fn begin<R: Send + 'static>(
+        &self,
+        request: impl FnOnce(&mut Queue) -> R + Send + 'static,
+    ) -> Result<Option<Receiver<R>>, QueueStopped> {
+        let sender = lock(&self.shared.sender).clone().ok_or(QueueStopped)?;
+        let (request, answered) = self.prepare(request);
+        match sender.try_send(request) {
+            Ok(()) => Ok(Some(answered)),
+            Err(TrySendError::Full(_)) => Ok(None),
+            Err(TrySendError::Disconnected(_)) => Err(QueueStopped),
+        }
+    }
+
+    /// As [`QueueHandle::call`], but waits no longer than that: None where there is no answer by then. The request is
+    /// done all the same.
+    ///
+    /// # Errors
+    /// As [`QueueHandle::call`].
+    pub fn call_within<R: Send + 'static>(
+        &self,
+        patience: Duration,
+        request: impl FnOnce(&mut Queue) -> R + Send + 'static,
+    ) -> Result<Option<R>, QueueStopped> {
+        let Some(answered) = self.begin(request)? else { return Ok(None) };
+        match answered.recv_timeout(patience) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(QueueStopped),
+        }
+    }
+
+    fn prepare<R: Send + 'static>(
+        &self,
+        request: impl FnOnce(&mut Queue) -> R + Send + 'static,
+    ) -> (Request, Receiver<R>) {
         let (answer, answered) = sync_channel(1);
         let wake = Arc::clone(&self.shared.wake);
-        sender
-            .send(Box::new(move |queue| {
-                let result = request(queue);
-                // Before the answer: who has it may rely on the workers having been told.
-                if queue.take_work_added() {
-                    wake.update(|state| state.0 += 1);
-                }
-                // A caller that has gone away does not want its answer.
-                let _ = answer.send(result);
-            }))
-            .map_err(|_| QueueStopped)?;
-        answered.recv().map_err(|_| QueueStopped)
+        let request = Box::new(move |queue: &mut Queue| {
+            failpoint::hang("queue");
+            let result = request(queue);
+            // Before the answer: who has it may rely on the workers having been told.
+            if queue.take_work_added() {
+                wake.update(|state| state.0 += 1);
+            }
+            // A caller that has gone away does not want its answer.
+            let _ = answer.send(result);
+        });
+        (request, answered)
     }
 
     /// A number that grows whenever a job may have become claimable. Read it before [`Queue::claim`], and hand it to
@@ -125,7 +172,8 @@ impl QueueHandle {
         lock(&self.shared.wake.state).1
     }
 
-    /// Serves what was sent before, closes the file and ends the thread. Later calls fail; waiting workers wake.
+    /// Serves what was sent before, closes the file and ends the thread, unless that takes too long. Later calls fail;
+    /// waiting workers wake.
     pub fn stop(&self) {
         self.shared.wake.update(|state| state.1 = true);
         drop(lock(&self.shared.sender).take());
@@ -133,8 +181,14 @@ impl QueueHandle {
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
         {
-            // The thread catches panics; there is nothing to learn from its end.
-            let _ = thread.join();
+            let until = Instant::now() + LAST_REQUEST;
+            while !thread.is_finished() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if thread.is_finished() {
+                // The thread catches panics; there is nothing to learn from its end.
+                let _ = thread.join();
+            }
         }
     }
 }

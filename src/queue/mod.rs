@@ -13,6 +13,7 @@ mod backup;
 mod books;
 mod dump;
 mod error;
+mod forecast;
 mod handle;
 mod jobs;
 mod lock;
@@ -30,6 +31,7 @@ use crate::failpoint;
 
 pub use backup::{restore, set_aside};
 pub use error::QueueError;
+pub use forecast::SizeSlice;
 pub use handle::{QueueHandle, QueueStopped};
 pub use lock::StateLock;
 pub use records::{
