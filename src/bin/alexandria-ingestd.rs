@@ -196,7 +196,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
     telemetry::init(level, bar.clone())
         .map_err(|reason| DaemonError::Config(ConfigError::BadValue { key: "log.level", reason }))?;
     match arguments.verb {
-        None => daemon::run(config).inspect_err(|error| tracing::error!("{error}"))?,
+        None => daemon::run(config)
+            .inspect_err(|error| tracing::error!(MESSAGE_ID = telemetry::event::SERVICE_FAILED, "{error}"))?,
         Some(Verb::CheckConfig) => println!("{}", daemon::check_config(&config)?),
         Some(Verb::Ingest { paths }) => {
             return Ok(report(&daemon::ingest_paths(&config, &paths, &bar.unwrap_or_else(ProgressBar::hidden))?));

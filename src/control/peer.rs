@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use axum::response::{IntoResponse, Response};
 use nix::unistd::{Uid, User};
+use serde::Serialize;
 
 use super::answer::{Answer, blocking};
-use serde::Serialize;
+use crate::telemetry::event;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,9 +57,15 @@ pub(super) async fn act<T: Serialize + Send + 'static>(
         let what = if target.is_empty() { verb.to_owned() } else { format!("{verb} {target}") };
         let uid = peer.uid().map(u64::from);
         match &answer {
-            Ok(_) => tracing::info!(VERB = verb, PEER_UID = uid, "control: {what}, by {peer}"),
+            Ok(_) => tracing::info!(
+                MESSAGE_ID = event::OPERATOR_ACT,
+                VERB = verb,
+                PEER_UID = uid,
+                "control: {what}, by {peer}"
+            ),
             Err(refusal) => {
                 tracing::info!(
+                    MESSAGE_ID = event::OPERATOR_ACT,
                     VERB = verb,
                     PEER_UID = uid,
                     "control: {what}, by {peer}: refused: {}",

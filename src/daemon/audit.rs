@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::service::{Service, lock};
 use crate::domain::AuditReport;
 use crate::ingest::JobError;
+use crate::telemetry::event;
 
 /// How long a library may be silent before a comparison goes on without it.
 const SILENCE_US: i64 = 30_000_000;
@@ -32,13 +33,15 @@ pub(super) fn verify(service: &Service, repair: bool) -> Result<AuditReport, Str
         tracing::info!("library, state and store compared: {} books agree", report.books);
     } else if let Some(done) = report.repair {
         tracing::warn!(
+            MESSAGE_ID = event::STORE_DISAGREES,
             "library, state and store disagreed: {}; {} books are queued, {} points of no book were deleted",
             report.summary(),
             done.queued,
             done.deleted_points
         );
     } else {
-        tracing::warn!(
+        tracing::error!(
+            MESSAGE_ID = event::STORE_DISAGREES,
             "library, state and store disagree: {}; `alexandriactl verify --repair` mends it",
             report.summary()
         );

@@ -16,6 +16,17 @@ pub enum FailureKind {
     Fatal,
 }
 
+impl FailureKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureKind::Book => "book",
+            FailureKind::Transient => "transient",
+            FailureKind::Dependency => "dependency",
+            FailureKind::Fatal => "fatal",
+        }
+    }
+}
+
 /// A failed job's kind and its reason, written for the person who reads the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{reason}")]

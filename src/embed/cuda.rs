@@ -20,6 +20,7 @@ use super::load::DeviceSettings;
 use super::tokenizer::HubTokenizer;
 use super::weights::Weights;
 use super::{EmbedError, Embedder, ModelFiles, ModelInfo, Shape, TextTokenizer, TokenIds};
+use crate::telemetry::event;
 
 /// Left to the other programs on the card, in bytes, where no budget is set.
 const LEFT_FREE: u64 = 1 << 30;
@@ -219,7 +220,12 @@ impl CudaEmbedder {
             self.halvings += 1;
             self.shrunk = Some(Instant::now());
         }
-        tracing::warn!("{error}: batches of {} tokens (before: {before})", self.batch_tokens);
+        tracing::warn!(
+            MESSAGE_ID = event::GPU_MEMORY_SHORT,
+            BATCH_TOKENS = self.batch_tokens,
+            "{error}: batches of {} tokens (before: {before})",
+            self.batch_tokens
+        );
         if let Err(error) = result {
             self.batch_tokens = 1;
             tracing::warn!("there is no GPU memory at all now: {error}");

@@ -14,6 +14,7 @@ mod inventory;
 mod plan;
 mod progress;
 mod reconcile;
+mod story;
 mod worker;
 mod writing;
 
@@ -23,7 +24,7 @@ pub use gate::{ClosedLibrary, LibraryGate};
 pub use plan::{Parents, generation};
 pub use progress::{CurrentJob, Progress, Stage};
 pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, ShelfState};
-pub use worker::{WorkerSettings, Workers};
+pub use worker::{Unfinished, WorkerSettings, Workers};
 pub use writing::StoreWatch;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ use crate::extract::ExtractError;
 use crate::extract::sandbox::Sandbox;
 use crate::queue::{ClaimedJob, IndexedState, JobKind, JobReport, Outcome, QueueError, QueueHandle, QueueStopped};
 use crate::store::{CollectionSpec, StoreError, VectorStore};
+use crate::telemetry::event;
 
 /// Texts handed to the embedder at once: enough for full batches, few enough to show progress and to stop soon.
 const TEXTS_PER_REQUEST: usize = 64;
@@ -239,6 +241,10 @@ impl Timings {
         *self.0.entry(stage.to_owned()).or_default() += started.elapsed().as_secs_f64();
         result
     }
+
+    fn of(&self, stage: &str) -> f64 {
+        self.0.get(stage).copied().unwrap_or_default()
+    }
 }
 
 impl Ingestor {
@@ -317,9 +323,7 @@ impl Ingestor {
                     self.record_failed(job, formats::known_to_fail(job, &failed, Some(file)))?;
                     if !failed.is_empty() {
                         tracing::warn!(
-                            BOOK_ID = job.book.source.id(),
-                            BOOK_TITLE = job.book.metadata.title,
-                            JOB = job.id.0,
+                            MESSAGE_ID = event::BOOK_FALLBACK,
                             FORMAT = file.format,
                             "book {} '{}': {}",
                             job.book.source.id(),
@@ -358,6 +362,7 @@ impl Ingestor {
             let copy = copy.reopen().map_err(|source| ExtractError::Io { path: copy.path().to_owned(), source })?;
             self.sandbox.extract(&copy, &file.path, &file.format, &|| self.interrupted().is_ok())
         })?;
+        story::read(job, file, &document, timings);
         Ok(Read::Text { document, content_hash: copy.content_hash })
     }
 
@@ -428,13 +433,13 @@ impl Ingestor {
             return Ok((Outcome::Adopted, indexed));
         }
         let chapters = self.chunk(job, document, &file, timings)?;
-        let children: Vec<&str> = chapters
+        let children: Vec<(&str, usize)> = chapters
             .iter()
-            .flat_map(|chapter| chapter.children.iter().map(|child| chapter.child_text(child)))
+            .flat_map(|chapter| chapter.children.iter().map(|child| (chapter.child_text(child), child.tokens)))
             .collect();
         let vectors = self.embed(job, &children, timings)?;
         let points = timings.measure("embed", || {
-            book_points(&BookVectors {
+            let from = BookVectors {
                 book: &job.book,
                 file: &file,
                 chapters: &chapters,
@@ -443,7 +448,9 @@ impl Ingestor {
                 settings: &self.settings,
                 content_hash: &indexed.content_hash,
                 generation: &indexed.generation,
-            })
+            };
+            // Parents may have a pass of their own.
+            self.progress.asking(job.id, || book_points(&from))
         })?;
         let indexed = IndexedState {
             metadata_hash: CataloguePayload::new(&job.book, &file, &indexed.content_hash).hash(),
@@ -477,28 +484,41 @@ impl Ingestor {
                 tokenizer.content_tokens(),
                 |sentences| {
                     self.interrupted()?;
-                    self.embedder.embed(sentences, Priority::Bulk).map_err(JobError::from)
+                    let vectors = self.progress.asking(job.id, || self.embedder.embed(sentences, Priority::Bulk));
+                    vectors.map_err(JobError::from)
                 },
             )
         })
     }
 
-    fn embed(&self, job: &ClaimedJob, texts: &[&str], timings: &mut Timings) -> Result<Vec<Vec<f32>>, JobError> {
+    /// `texts` with their tokens.
+    fn embed(
+        &self,
+        job: &ClaimedJob,
+        texts: &[(&str, usize)],
+        timings: &mut Timings,
+    ) -> Result<Vec<Vec<f32>>, JobError> {
         self.step(job, Stage::Embed)?;
         // Longest first over the whole book, so that requests hold texts of like lengths and batches fill.
         let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.sort_by_key(|&index| std::cmp::Reverse(texts[index].len()));
+        order.sort_by_key(|&index| std::cmp::Reverse(texts[index].0.len()));
         let mut vectors = vec![Vec::new(); texts.len()];
-        let mut done = 0;
+        let total: usize = texts.iter().map(|(_, tokens)| tokens).sum();
+        let (mut done, mut done_tokens) = (0, 0);
+        self.progress.expect(job.id, texts.len(), total);
+        let mut advance = story::Advance::new();
         timings.measure("embed", || {
             for group in order.chunks(TEXTS_PER_REQUEST) {
                 self.interrupted()?;
-                let part: Vec<&str> = group.iter().map(|&index| texts[index]).collect();
-                for (&index, vector) in group.iter().zip(self.embedder.embed(&part, Priority::Bulk)?) {
+                let part: Vec<&str> = group.iter().map(|&index| texts[index].0).collect();
+                let embedded = self.progress.asking(job.id, || self.embedder.embed(&part, Priority::Bulk))?;
+                for (&index, vector) in group.iter().zip(embedded) {
                     vectors[index] = vector;
                 }
-                done += group.len();
-                self.progress.advance(job.id, done, texts.len());
+                let tokens: usize = group.iter().map(|&index| texts[index].1).sum();
+                self.progress.advance(job.id, group.len(), tokens);
+                (done, done_tokens) = (done + group.len(), done_tokens + tokens);
+                advance.tell(job, (done, texts.len()), (done_tokens, total));
             }
             Ok(vectors)
         })

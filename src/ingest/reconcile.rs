@@ -10,11 +10,13 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::formats::why_unread;
+use super::story;
 use crate::clock::now_us;
 use crate::domain::{Change, LibraryKind, PassedOver, Sighting};
 use crate::library::diff::{Comparison, too_many_removals};
 use crate::library::{self, Heartbeat, LibraryError, LookRequest, Shelf};
 use crate::queue::{Applied, LibraryRecord, QueueError, QueueHandle, QueueStopped};
+use crate::telemetry::event;
 
 /// How a library is looked at.
 #[derive(Debug, Clone)]
@@ -124,7 +126,12 @@ impl Reconciler {
         match &result {
             Ok(_) => {
                 if shelf.unavailable.take().is_some() {
-                    tracing::info!("library {} is available", self.settings.path.display());
+                    tracing::info!(
+                        MESSAGE_ID = event::LIBRARY_BACK,
+                        LIBRARY = %self.settings.path.display(),
+                        "library {} is available",
+                        self.settings.path.display()
+                    );
                 }
                 shelf.last_look_us = Some(now_us());
             }
@@ -133,8 +140,18 @@ impl Reconciler {
                 // Once, not at every retry.
                 if shelf.unavailable.as_ref() != Some(&reason) {
                     match error {
-                        LookError::Library(error) if error.needs_operator() => tracing::error!("{reason}"),
-                        _ => tracing::warn!("{reason}"),
+                        LookError::Library(error) if error.needs_operator() => tracing::error!(
+                            MESSAGE_ID = event::LIBRARY_AWAY,
+                            LIBRARY = %self.settings.path.display(),
+                            REASON = reason,
+                            "{reason}"
+                        ),
+                        _ => tracing::warn!(
+                            MESSAGE_ID = event::LIBRARY_AWAY,
+                            LIBRARY = %self.settings.path.display(),
+                            REASON = reason,
+                            "{reason}"
+                        ),
                     }
                 }
                 shelf.unavailable = Some(reason);
@@ -165,7 +182,8 @@ impl Reconciler {
         // Also where it is first seen here: it may be known from elsewhere.
         let known = self.queue.call(move |queue| queue.known_books(uuid))??;
         let now_us = now_us();
-        let mut record = Record { reconciler: self, kind, uuid, now_us, library: None, applied: Applied::default() };
+        let mut record =
+            Record { reconciler: self, kind, uuid, now_us, library: None, applied: Applied::default(), told: 0 };
         let mut comparison = Comparison::with(&known);
         let mut passed_over = Vec::new();
         let look = shelf.look(&known, |sightings| -> Result<(), LookError> {
@@ -192,17 +210,34 @@ impl Reconciler {
         if self.clock_jumped(Instant::now(), now_us) {
             self.restart_graces(&mut absent, still_missing);
         }
+        let under_way = lock(&self.released).clone();
         let removals_waiting = self.hold_removals(&mut absent, known.len(), kind);
+        let went: Vec<(Uuid, bool)> = absent
+            .iter()
+            .filter_map(|change| match change {
+                Change::Missing(book) => Some((*book, false)),
+                Change::Gone(book) if !under_way.contains(book) => Some((*book, true)),
+                _ => None,
+            })
+            .take(story::TOLD_OF_A_LOOK)
+            .collect();
         record.take_in(absent)?;
+        self.tell_absent(uuid, went)?;
         let library = record.library()?;
         let applied = record.applied;
         if !applied.is_empty() {
-            tracing::info!("library looked at: {applied}");
+            tracing::info!(
+                MESSAGE_ID = event::LIBRARY_CHANGED,
+                LIBRARY = %self.settings.path.display(),
+                "library looked at: {applied}"
+            );
         }
         let grace_runs = known.iter().any(|book| book.missing_since_us.is_some()) || applied.missing > 0;
         let mut shelf = self.lock();
         if removals_waiting > 0 && shelf.removals_waiting != removals_waiting {
-            tracing::warn!(
+            tracing::error!(
+                MESSAGE_ID = event::REMOVALS_HELD,
+                BOOKS = removals_waiting,
                 "{removals_waiting} books are gone from the library, more than library.removal_limit allows at once; nothing is removed. Bring them back, or let them go with `alexandriactl approve`"
             );
         }
@@ -218,6 +253,21 @@ impl Reconciler {
         shelf.passed_over = passed_over;
         shelf.removals_waiting = removals_waiting;
         Ok(Looked { applied, unsettled: look.unsettled > 0 || (self.settings.watched && grace_runs) })
+    }
+
+    /// Tells of books that were not found: their names are in the state alone. `gone`: their grace is over.
+    fn tell_absent(&self, library: Uuid, went: Vec<(Uuid, bool)>) -> Result<(), LookError> {
+        if went.is_empty() {
+            return Ok(());
+        }
+        let books = self.queue.call(move |queue| {
+            let named = |(book, gone)| Ok(queue.book(library, book)?.map(|record| (record.book, gone)));
+            went.into_iter().map(named).collect::<Result<Vec<_>, QueueError>>()
+        })??;
+        for (book, gone) in books.into_iter().flatten() {
+            story::absent(&book, gone);
+        }
+        Ok(())
     }
 
     /// The library this path must be: the watched one, or the one that the state knows at this path.
@@ -323,7 +373,12 @@ impl Reconciler {
             return waiting;
         }
         if too_many {
-            tracing::info!("{} books leave the index, as approved", fresh.len());
+            tracing::info!(
+                MESSAGE_ID = event::REMOVALS_APPROVED,
+                BOOKS = fresh.len(),
+                "{} books leave the index, as approved",
+                fresh.len()
+            );
         }
         lock(&self.held).clear();
         released.extend(fresh);
@@ -344,6 +399,8 @@ struct Record<'a> {
     /// None until it is registered: a look that learns nothing leaves no trace.
     library: Option<LibraryRecord>,
     applied: Applied,
+    /// Books of this look that the log was told of.
+    told: usize,
 }
 
 impl Record<'_> {
@@ -355,8 +412,10 @@ impl Record<'_> {
         }
         self.library()?;
         let (library, now_us) = (self.uuid, self.now_us);
+        let news = story::news(&changes);
         let applied = self.reconciler.queue.call(move |queue| queue.apply(library, &changes, now_us))??;
         self.applied = self.applied.plus(&applied);
+        story::found(&news, &mut self.told);
         Ok(())
     }
 

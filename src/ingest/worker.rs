@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Ingestor, JobError, JobSummary, Ran};
+use super::{Ingestor, JobError, JobSummary, Ran, story};
 use crate::clock::now_us;
 use crate::domain::{Failure, FailureKind};
-use crate::queue::{ClaimedJob, JobKind, NextStep, Outcome, QueueError, QueueStats, QueueStopped};
+use crate::queue::{ClaimedJob, NextStep, QueueError, QueueStats, QueueStopped};
+use crate::telemetry::event;
 
 /// The shortest sleep of a worker without work.
 const TICK: Duration = Duration::from_millis(100);
@@ -31,6 +32,14 @@ pub struct WorkerSettings {
     pub until_idle: bool,
 }
 
+/// Why a job was not done, and what happens with it; None where that could not be recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{failure}")]
+pub struct Unfinished {
+    pub failure: Failure,
+    pub next: Option<NextStep>,
+}
+
 /// Running workers.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
@@ -42,7 +51,7 @@ impl Workers {
     pub fn spawn(
         ingestor: &Arc<Ingestor>,
         settings: WorkerSettings,
-        on_finished: impl Fn(&ClaimedJob, &Result<JobSummary, Failure>) + Send + Sync + Clone + 'static,
+        on_finished: impl Fn(&ClaimedJob, &Result<JobSummary, Unfinished>) + Send + Sync + Clone + 'static,
     ) -> std::io::Result<Self> {
         let fatal = Arc::new(AtomicBool::new(false));
         let threads = (0..settings.workers.max(1))
@@ -86,7 +95,7 @@ struct Written<'a, F> {
     since: Instant,
 }
 
-impl<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)> Written<'_, F> {
+impl<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)> Written<'_, F> {
     fn add(&mut self, job: ClaimedJob, summary: JobSummary) {
         if self.jobs.is_empty() {
             self.since = Instant::now();
@@ -105,7 +114,7 @@ impl<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)> Written<'_, F> {
         let failure = match self.ingestor.finish_written(&jobs) {
             Ok(()) => {
                 for (job, summary) in jobs {
-                    log_finished(&job, &summary);
+                    story::finished(&job, &summary);
                     (self.on_finished)(&job, &Ok(summary));
                 }
                 return;
@@ -115,8 +124,8 @@ impl<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)> Written<'_, F> {
             Err(JobError::Failed(failure) | JobError::LibraryAway(failure)) => failure,
         };
         for (at, (job, _)) in jobs.iter().enumerate() {
-            report_failure(self.ingestor, job, &failure, at == 0);
-            (self.on_finished)(job, &Err(failure.clone()));
+            let unfinished = report_failure(self.ingestor, job, &failure, at == 0);
+            (self.on_finished)(job, &Err(unfinished));
         }
     }
 }
@@ -125,14 +134,14 @@ fn work(
     ingestor: &Ingestor,
     settings: WorkerSettings,
     fatal: &AtomicBool,
-    on_finished: &impl Fn(&ClaimedJob, &Result<JobSummary, Failure>),
+    on_finished: &impl Fn(&ClaimedJob, &Result<JobSummary, Unfinished>),
 ) {
     let mut written = Written { ingestor, on_finished, jobs: Vec::new(), since: Instant::now() };
     claim_and_run(ingestor, settings, fatal, on_finished, &mut written);
     written.end();
 }
 
-fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)>(
+fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)>(
     ingestor: &Ingestor,
     settings: WorkerSettings,
     fatal: &AtomicBool,
@@ -157,7 +166,7 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)>(
             }
             Ok(Err(error)) => {
                 written.end();
-                tracing::error!("the queue cannot be read: {error}");
+                tracing::error!(MESSAGE_ID = event::QUEUE_TROUBLE, "the queue cannot be read: {error}");
                 if error.kind() == FailureKind::Fatal {
                     fatal.store(true, Ordering::Relaxed);
                     return;
@@ -178,7 +187,11 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)>(
             written.end();
         }
         ingestor.progress.start(&job, now_us());
-        let result = catch_unwind(AssertUnwindSafe(|| ingestor.run(&job)));
+        let result = {
+            let _fields = story::of_job(&job).entered();
+            story::started(&job);
+            catch_unwind(AssertUnwindSafe(|| ingestor.run(&job)))
+        };
         ingestor.progress.finish(job.id);
         let failure = match result {
             Ok(Ok(Ran::Written(summary))) => {
@@ -187,7 +200,7 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)>(
                 continue;
             }
             Ok(Ok(Ran::Done(summary))) => {
-                log_finished(&job, &summary);
+                story::finished(&job, &summary);
                 on_finished(&job, &Ok(summary));
                 pause = Duration::ZERO;
                 continue;
@@ -202,16 +215,17 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Failure>)>(
             }
             Ok(Err(JobError::LibraryAway(failure))) => {
                 let first = ingestor.gate.close(job.book.library_uuid, &failure.reason);
-                report_failure(ingestor, &job, &failure, first);
-                on_finished(&job, &Err(failure));
+                let unfinished = report_failure(ingestor, &job, &failure, first);
+                on_finished(&job, &Err(unfinished));
                 continue;
             }
             Ok(Err(JobError::Failed(failure))) => failure,
             // The panic's message is in the log already, by the standard hook.
             Err(_) => Failure::book("reading this book made the program panic; this is a bug: please report it"),
         };
-        let next = report_failure(ingestor, &job, &failure, true);
-        on_finished(&job, &Err(failure.clone()));
+        let unfinished = report_failure(ingestor, &job, &failure, true);
+        let next = unfinished.next;
+        on_finished(&job, &Err(unfinished));
         if failure.kind == FailureKind::Fatal {
             fatal.store(true, Ordering::Relaxed);
             return;
@@ -264,7 +278,7 @@ fn insist<T>(
     loop {
         match call() {
             Ok(Err(error)) if error.kind() == FailureKind::Dependency && !ingestor.stopping.load(Ordering::Relaxed) => {
-                tracing::error!("{error}; it is tried again");
+                tracing::error!(MESSAGE_ID = event::QUEUE_TROUBLE, "{error}; it is tried again");
                 sleep_unless_stopping(ingestor, Duration::from_secs(5));
             }
             other => return other,
@@ -275,116 +289,34 @@ fn insist<T>(
 fn give_back(ingestor: &Ingestor, job: &ClaimedJob) {
     let id = job.id;
     match insist(ingestor, || ingestor.queue.call(move |queue| queue.give_back(id))) {
-        Ok(Ok(())) => tracing::info!(
-            BOOK_ID = job.book.source.id(),
-            JOB = job.id.0,
-            "stopping: '{}' goes back to the queue",
-            job.book.metadata.title
-        ),
+        Ok(Ok(())) => story::given_back(job),
         // It is found running at the next start and queued again.
         Ok(Err(error)) => tracing::warn!("job {} could not be given back: {error}", job.id.0),
         Err(_) => {}
     }
 }
 
-/// `aloud`: as a warning; what was said before is for debugging only.
-fn report_failure(ingestor: &Ingestor, job: &ClaimedJob, failure: &Failure, aloud: bool) -> Option<NextStep> {
+/// Records the failure, and says it: `aloud` as a warning, else for debugging only.
+fn report_failure(ingestor: &Ingestor, job: &ClaimedJob, failure: &Failure, aloud: bool) -> Unfinished {
     let id = job.id;
     let report = || {
         let reported = failure.clone();
         ingestor.queue.call(move |queue| queue.fail(id, &reported, now_us()))
     };
     let next = match insist(ingestor, report) {
-        Ok(Ok(next)) => next,
+        Ok(Ok(next)) => Some(next),
         Ok(Err(error)) => {
-            tracing::error!("the failure of job {} could not be recorded: {error}", job.id.0);
-            return None;
-        }
-        Err(_) => return None,
-    };
-    let what_next = match next {
-        NextStep::Parked => "parked; `alexandriactl failed` lists it, `alexandriactl retry` tries it again".to_owned(),
-        NextStep::RetryAt(at) => format!("tried again in {} s", (at - now_us()).max(0) / 1_000_000),
-        NextStep::GivenBack => "it waits, no attempt is spent".to_owned(),
-    };
-    // One line a format; a log line is one.
-    let reason = failure.reason.replace('\n', "; ");
-    let (id, title) = (job.book.source.id(), &job.book.metadata.title);
-    if aloud {
-        tracing::warn!(
-            BOOK_ID = id,
-            BOOK_TITLE = title,
-            JOB = job.id.0,
-            FAILURE = ?failure.kind,
-            "book {id} '{title}': {reason} ({what_next})"
-        );
-    } else {
-        tracing::debug!(BOOK_ID = id, JOB = job.id.0, "book {id} '{title}': {reason} ({what_next})");
-    }
-    Some(next)
-}
-
-/// The one INFO line of a book.
-fn log_finished(job: &ClaimedJob, summary: &JobSummary) {
-    let report = &summary.report;
-    let seconds: f64 = report.timings.values().sum();
-    const STAGES: [&str; 5] = ["copy", "extract", "borders", "embed", "store"];
-    let stages: Vec<String> = STAGES
-        .iter()
-        .filter_map(|stage| report.timings.get(*stage).map(|seconds| format!("{stage} {seconds:.1}")))
-        .collect();
-    let stage = |name: &str| report.timings.get(name).copied().unwrap_or_default();
-    let (book_id, title) = (job.book.source.id(), &job.book.metadata.title);
-    match (&summary.indexed, report.outcome, job.kind) {
-        (Some(indexed), Outcome::Embedded, _) => {
-            let preferred = &job.book.file.format;
-            let from = match indexed.format() {
-                used if used == preferred => String::new(),
-                used => format!(" from {used} instead of {preferred}"),
-            };
-            let chunks_per_minute = indexed.chunks as f64 * 60.0 / seconds.max(1e-3);
-            tracing::info!(
-                BOOK_ID = book_id,
-                BOOK_TITLE = title,
-                JOB = job.id.0,
-                FORMAT = indexed.format(),
-                SECTIONS = indexed.sections,
-                CHUNKS = indexed.chunks,
-                TOKENS = indexed.tokens,
-                SECONDS = seconds,
-                EXTRACT_SECONDS = stage("extract"),
-                BORDERS_SECONDS = stage("borders"),
-                EMBED_SECONDS = stage("embed"),
-                STORE_SECONDS = stage("store"),
-                CHUNKS_PER_MIN = chunks_per_minute,
-                DEVICE = report.device,
-                "book {book_id} '{title}' indexed{from}: {} sections, {} chunks, {} tokens in {seconds:.1} s ({}), {chunks_per_minute:.0} chunks/min on {}",
-                indexed.sections,
-                indexed.chunks,
-                indexed.tokens,
-                stages.join(", "),
-                report.device
+            tracing::error!(
+                MESSAGE_ID = event::QUEUE_TROUBLE,
+                "the failure of job {} could not be recorded: {error}",
+                job.id.0
             );
+            None
         }
-        (Some(indexed), Outcome::Adopted, _) => tracing::info!(
-            BOOK_ID = book_id,
-            BOOK_TITLE = title,
-            JOB = job.id.0,
-            CHUNKS = indexed.chunks,
-            SECONDS = seconds,
-            "book {book_id} '{title}': the store has its {} chunks already; nothing embedded, {seconds:.1} s",
-            indexed.chunks
-        ),
-        (_, Outcome::PayloadOnly, _) => tracing::info!(
-            BOOK_ID = book_id,
-            BOOK_TITLE = title,
-            JOB = job.id.0,
-            SECONDS = seconds,
-            "book {book_id} '{title}': payloads updated in {seconds:.1} s, nothing embedded"
-        ),
-        (_, _, JobKind::Remove) => {
-            tracing::info!(BOOK_ID = book_id, BOOK_TITLE = title, JOB = job.id.0, "book {book_id} '{title}' removed");
-        }
-        _ => tracing::debug!(BOOK_ID = book_id, BOOK_TITLE = title, "book {book_id} '{title}' is unchanged"),
+        Err(_) => None,
+    };
+    if let Some(next) = next {
+        story::failed(job, failure, next, aloud);
     }
+    Unfinished { failure: failure.clone(), next }
 }

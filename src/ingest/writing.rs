@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::progress::Stage;
-use super::{Ingestor, JobError, JobSummary, Parents, Timings, inventory, plan};
+use super::{Ingestor, JobError, JobSummary, Parents, Timings, inventory, plan, story};
 use crate::clock::now_us;
 use crate::domain::{CataloguePayload, Failure, FailureKind, Point, StoredPoint};
 use crate::queue::{ClaimedJob, IndexedState, Outcome};
 use crate::store::{Ensured, StoreError};
+use crate::telemetry::event;
 
 /// Points of one write.
 const POINTS_PER_WRITE: usize = 256;
@@ -37,7 +38,13 @@ impl StoreWatch {
         self.ensured.store(false, Ordering::Relaxed);
         if error.is_unavailable() {
             // The first one counts.
-            let _ = self.lost_at_us.compare_exchange(0, now_us(), Ordering::Relaxed, Ordering::Relaxed);
+            if self.lost_at_us.compare_exchange(0, now_us(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                tracing::warn!(
+                    MESSAGE_ID = event::STORE_AWAY,
+                    REASON = %error,
+                    "{error}; books wait for the store, and go on by themselves"
+                );
+            }
         }
     }
 
@@ -68,7 +75,11 @@ impl Ingestor {
             }
             if let Some(since_us) = self.store_watch.ensured() {
                 let books = self.queue.call(move |queue| queue.recheck(since_us, now_us()))??;
-                tracing::info!("the store answers again; {books} books of the last minutes are compared with it");
+                tracing::info!(
+                    MESSAGE_ID = event::STORE_BACK,
+                    BOOKS = books,
+                    "the store answers again; {books} books of the last minutes are compared with it"
+                );
             }
         }
         self.store.health().map_err(waits)
@@ -161,8 +172,7 @@ impl Ingestor {
             self.held(job)?.into_iter().partition(|point| point.generation == indexed.generation);
         if current.len() != indexed.points {
             tracing::warn!(
-                BOOK_ID = job.book.source.id(),
-                BOOK_TITLE = job.book.metadata.title,
+                POINTS = current.len(),
                 "the store holds {} of the book's {} points; it is embedded again",
                 current.len(),
                 indexed.points
@@ -195,7 +205,9 @@ impl Ingestor {
         self.hold_until_written(job, points)?;
         self.record(job, indexed)?;
         self.delete(&plan::stale(&self.held(job)?, points))?;
-        self.expect_points(job, points.len())
+        self.expect_points(job, points.len())?;
+        story::written(job, points.len());
+        Ok(())
     }
 
     /// Writes the points and makes them durable. While the store does not answer they are held in memory, for hours of
@@ -209,9 +221,7 @@ impl Ingestor {
                 written => {
                     if self.progress.waits_for(job.id, None) && written.is_ok() {
                         tracing::info!(
-                            BOOK_ID = job.book.source.id(),
-                            BOOK_TITLE = job.book.metadata.title,
-                            JOB = job.id.0,
+                            SECONDS = started.elapsed().as_secs_f64(),
                             "book {} '{}' is written, after a wait of {} s for the store",
                             job.book.source.id(),
                             job.book.metadata.title,
@@ -226,9 +236,10 @@ impl Ingestor {
             }
             if !self.progress.waits_for(job.id, Some(failure.reason.clone())) {
                 tracing::warn!(
-                    BOOK_ID = job.book.source.id(),
-                    BOOK_TITLE = job.book.metadata.title,
-                    JOB = job.id.0,
+                    MESSAGE_ID = event::BOOK_WAITS,
+                    FAILURE = failure.kind.as_str(),
+                    REASON = failure.reason,
+                    POINTS = points.len(),
                     "book {} '{}': {failure}; its {} points are held in memory until the store takes them",
                     job.book.source.id(),
                     job.book.metadata.title,

@@ -9,6 +9,7 @@ use super::rows;
 use super::{Applied, JobId, JobKind, JobState, Queue, QueueError, commit};
 use crate::clock::now_us;
 use crate::domain::{Change, LibraryKind};
+use crate::telemetry::event;
 
 /// What a request for work carries besides its kind.
 #[derive(Debug, Clone, Copy, Default)]
@@ -104,6 +105,8 @@ impl Queue {
         commit(transaction)?;
         self.work_added = true;
         tracing::warn!(
+            MESSAGE_ID = event::STORE_EMPTY,
+            BOOKS = indexed.len(),
             "the store's collection is empty, but the state knew {} books in it: they are ingested again",
             indexed.len()
         );

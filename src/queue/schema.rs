@@ -93,7 +93,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" && mode != "memory" {
         tracing::warn!(
-            journal_mode = mode,
+            JOURNAL_MODE = mode,
             "the state file's file system does not carry SQLite's write-ahead log; put state_dir on a local disk"
         );
     }

@@ -355,8 +355,10 @@ impl EdgeStore {
         let free = free_bytes(&self.dir).unwrap_or(0);
         if free < needed {
             tracing::warn!(
-                store = %self.dir.display(), free_mib = free >> 20, needed_mib = needed >> 20,
-                "the search index is not built: too little free disk space; searches stay slower until there is"
+                SHARD = %self.dir.display(),
+                "the search index is not built: {} MiB of disk are free, {} are needed; searches stay slower until there are",
+                free >> 20,
+                needed >> 20
             );
             return Ok(());
         }

@@ -10,15 +10,16 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("failpoint", &[]),
     ("domain", &[]),
     ("config", &[]),
+    // The names of events and their fields, and plain reckoning: any stage may use them.
     ("telemetry", &[]),
     ("library", &["clock", "domain"]),
-    ("queue", &["clock", "domain", "failpoint"]),
+    ("queue", &["clock", "domain", "failpoint", "telemetry"]),
     ("extract", &["domain"]),
     ("chunk", &["domain"]),
-    ("embed", &["domain"]),
+    ("embed", &["domain", "failpoint", "telemetry"]),
     ("store", &["config", "domain", "failpoint"]),
-    ("ingest", &["chunk", "clock", "domain", "embed", "extract", "library", "queue", "store"]),
-    ("control", &["clock", "domain", "queue"]),
+    ("ingest", &["chunk", "clock", "domain", "embed", "extract", "library", "queue", "store", "telemetry"]),
+    ("control", &["clock", "domain", "queue", "telemetry"]),
     (
         "daemon",
         &[

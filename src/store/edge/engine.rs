@@ -114,7 +114,7 @@ impl Engine {
                 }
             }
         }
-        tracing::warn!(shard = %self.path.display(), reason = ?state.broken, "loading the embedded store again");
+        tracing::warn!(SHARD = %self.path.display(), REASON = ?state.broken, "loading the embedded store again");
         let shard = Arc::new(load(&self.path)?);
         *state = State { shard: Some(shard.clone()), broken: None };
         Ok(shard)
