@@ -23,8 +23,8 @@
 //! | [`ingest`] | one job as a straight line through the stages | delete before the new points are safe |
 //! | [`control`] | the protocol, the server on the Unix socket, the client | read the library or run a job itself |
 //! | [`config`] | every setting, its default and its check | accept an unknown key |
-//! | [`telemetry`] | the log (journald or stderr) and the rates in the status | block a stage |
-//! | [`failpoint`] | where tests kill the process: around every write | exist in a release, or do anything else |
+//! | [`telemetry`] | the log (journald or stderr), the one table of its fields and events, rates and the remaining time | block a stage |
+//! | [`failpoint`] | where tests kill the process (around every write) or have a thread hang | exist in a release, or do anything else |
 //! | [`clock`] | the wall clock, as the state keeps it | measure a duration |
 //! | [`daemon`] | the composition root: builds, starts, notifies systemd, stops in order | hold logic of a stage |
 //!
@@ -43,7 +43,8 @@
 //! library thread and fetch threads (may hang with the mount, and are then left behind) · queue thread (the one writing
 //! SQLite connection) · ingest workers (one holds its embedded book in memory while the store is away) · readers' child
 //! processes (one a worker) · embedder thread (owns the model) · store-probe thread (health, the scheduled comparison) ·
-//! tokio's threads (the control server). All channels are bounded; only SQLite grows.
+//! housekeeper (meters, watchdog, STATUS; waits for nobody) · forecast thread (the remaining time) · gpu-status thread (may
+//! hang with the driver) · tokio's threads (the control server). All channels are bounded; only SQLite grows.
 
 pub mod chunk;
 pub mod clock;

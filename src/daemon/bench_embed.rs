@@ -5,7 +5,6 @@
 //! when the device is as warm as it was in the run.
 
 mod figures;
-mod gpu_watch;
 mod queries;
 mod texts;
 mod work;
@@ -15,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use self::figures::{EmbedBench, Interactive, quantile};
-use self::gpu_watch::{GpuFigures, GpuWatch};
 use self::texts::{Lengths, TokenSource};
 use self::work::{Amount, Plan, Source};
 use super::bench::{memory, reset_peak_memory};
+use super::gpu_watch::{GpuFigures, GpuWatch};
 use super::{DaemonError, parts};
 use crate::config::Config;
 use crate::embed::EmbedderHandle;
@@ -83,7 +82,7 @@ fn read_run(path: &Path) -> Result<EmbedBench, DaemonError> {
 fn measure(config: &Config, settings: &EmbedBenchSettings) -> Result<EmbedBench, DaemonError> {
     let state_dir = config.state_directory()?;
     let started = Instant::now();
-    let embedder = parts::load_embedder(config, &state_dir)?;
+    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?;
     let load_seconds = started.elapsed().as_secs_f64();
     reset_peak_memory();
     let host_loaded_bytes = memory("VmRSS:");

@@ -1,8 +1,9 @@
 //! The HTTP listener as the daemon has it: its settings and its token from the configuration, and the embedder behind it.
 //! Requests of other machines are interactive: they go before the library's books, and never starve them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::DaemonError;
@@ -12,47 +13,14 @@ use crate::control::http::{
     EmbedRefusal, EmbedTask, Embedded, HttpHandles, HttpServer, HttpSettings, ModelCard, ServiceCounters, TooLong,
 };
 use crate::control::server::ControlHandles;
-use crate::domain::{Failure, FailureKind};
+use crate::domain::FailureKind;
 use crate::embed::{EmbedError, EmbedderHandle, Priority};
-use crate::ingest::JobSummary;
 use crate::queue::Outcome;
 
 const OUTCOMES: [Outcome; 5] =
     [Outcome::Embedded, Outcome::PayloadOnly, Outcome::Adopted, Outcome::Unchanged, Outcome::Removed];
-const FAILURES: [(FailureKind, &str); 4] = [
-    (FailureKind::Book, "book"),
-    (FailureKind::Transient, "transient"),
-    (FailureKind::Dependency, "dependency"),
-    (FailureKind::Fatal, "fatal"),
-];
-
-/// What came of the jobs since the start.
-#[derive(Debug, Default)]
-pub(super) struct Totals {
-    chunks: AtomicU64,
-    outcomes: [AtomicU64; OUTCOMES.len()],
-    failures: [AtomicU64; FAILURES.len()],
-}
-
-impl Totals {
-    pub fn note(&self, result: &Result<JobSummary, Failure>) {
-        match result {
-            Ok(summary) => {
-                if let Some(at) = OUTCOMES.iter().position(|outcome| *outcome == summary.report.outcome) {
-                    self.outcomes[at].fetch_add(1, Ordering::Relaxed);
-                }
-                if let (Outcome::Embedded, Some(indexed)) = (summary.report.outcome, &summary.indexed) {
-                    self.chunks.fetch_add(indexed.chunks as u64, Ordering::Relaxed);
-                }
-            }
-            Err(failure) => {
-                if let Some(at) = FAILURES.iter().position(|(kind, _)| *kind == failure.kind) {
-                    self.failures[at].fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-    }
-}
+const FAILURES: [FailureKind; 4] =
+    [FailureKind::Book, FailureKind::Transient, FailureKind::Dependency, FailureKind::Fatal];
 
 /// Binds the listener, where one is configured.
 pub(super) fn bind(config: &Config) -> Result<Option<HttpServer>, DaemonError> {
@@ -108,17 +76,16 @@ pub(super) fn handles(service: &Arc<Service>, control: ControlHandles) -> HttpHa
 }
 
 fn counters(service: &Service) -> ServiceCounters {
-    let embedder = service.parts.embedder.counters();
-    let totals = &service.totals;
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let totals = service.meters.totals(service.parts.embedder.counters(), service.parts.progress.embedded());
+    let read = |counts: &BTreeMap<String, u64>, name: &'static str| (name, counts.get(name).copied().unwrap_or(0));
     ServiceCounters {
-        tokens: embedder.tokens,
-        texts: embedder.texts,
-        batches: embedder.batches,
-        busy_seconds: embedder.busy_seconds,
-        chunks: read(&totals.chunks),
-        jobs: OUTCOMES.iter().zip(&totals.outcomes).map(|(outcome, count)| (outcome.as_str(), read(count))).collect(),
-        failures: FAILURES.iter().zip(&totals.failures).map(|((_, name), count)| (*name, read(count))).collect(),
+        tokens: totals.tokens,
+        texts: totals.texts,
+        batches: totals.batches,
+        busy_seconds: totals.busy_seconds,
+        chunks: totals.chunks,
+        jobs: OUTCOMES.iter().map(|outcome| read(&totals.outcomes, outcome.as_str())).collect(),
+        failures: FAILURES.iter().map(|kind| read(&totals.failures, kind.as_str())).collect(),
     }
 }
 

@@ -36,7 +36,7 @@ pub struct IngestSummary {
 
 /// Ingests files, folders and libraries, and whatever else the queue holds.
 pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Result<IngestSummary, DaemonError> {
-    let parts = Parts::build(config, Mode::OneShot)?;
+    let parts = Parts::build(config, Mode::OneShot, &parts::quiet)?;
     let mut refused = Vec::new();
     for path in paths {
         match take_in(&parts, config, path, false) {

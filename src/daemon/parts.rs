@@ -17,6 +17,13 @@ use crate::extract::{self, Limits};
 use crate::ingest::{Fetcher, IngestSettings, Ingestor, Parents, Progress, ReconcileSettings, StoreWatch};
 use crate::queue::{self, Queue, QueueHandle, RetryRules, StateLock};
 use crate::store::{self, CollectionSpec, Ensured, StoreError, VectorStore};
+use crate::telemetry::event;
+
+/// Told what a long step is at, for whoever waits for it.
+pub type Report<'a> = &'a dyn Fn(&str);
+
+/// For callers that nobody watches.
+pub fn quiet(_step: &str) {}
 
 /// What the parts are built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +53,8 @@ pub struct Parts {
 
 impl Parts {
     /// Locks the state directory, opens the state, loads and warms the model, opens the store.
-    pub fn build(config: &Config, mode: Mode) -> Result<Self, DaemonError> {
+    pub fn build(config: &Config, mode: Mode, report: Report) -> Result<Self, DaemonError> {
+        report("opening the state");
         let formats = formats::in_order(config)?;
         let state_dir = prepare_state_dir(config)?;
         let lock = StateLock::acquire(&state_dir)?;
@@ -60,11 +68,6 @@ impl Parts {
         if recovered > 0 {
             tracing::info!("{recovered} jobs were in work when the process ended last; they go on");
         }
-        if let Some(books) = queue.note_start(now_us())? {
-            tracing::warn!(
-                "the process before did not end in order; {books} books that were written last are compared with the store"
-            );
-        }
         let unparked = queue.set_extractor_version(&extract::EXTRACTOR_VERSION.to_string())?;
         if unparked > 0 {
             tracing::info!("{unparked} parked books are tried again: this version reads more");
@@ -73,7 +76,8 @@ impl Parts {
         clear_directory(&scratch_dir)?;
         let sandbox = sandbox(config);
         warm_up(&sandbox)?;
-        let embedder = load_embedder(config, &state_dir)?;
+        let embedder = load_embedder(config, &state_dir, report)?;
+        report("opening the store");
         let store = store::open(&store_settings(config)?, &state_dir)?;
         let spec = CollectionSpec {
             name: config.store.collection.clone(),
@@ -85,12 +89,22 @@ impl Parts {
             Ok(Ensured::Empty) => {
                 queue.forget_indexed(now_us())?;
             }
-            Err(error @ StoreError::Unavailable { .. }) => tracing::warn!("{error}; books wait until it answers"),
+            Err(error @ StoreError::Unavailable { .. }) => {
+                tracing::warn!(MESSAGE_ID = event::STORE_AWAY, REASON = %error, "{error}; books wait until it answers");
+            }
             // A key, or a permission, that is mended at the server needs no restart here.
             Err(error @ StoreError::Rejected { .. }) if mode == Mode::Service => {
-                tracing::error!("{error}; books wait until that is mended");
+                tracing::error!(MESSAGE_ID = event::STORE_AWAY, REASON = %error, "{error}; books wait until that is mended");
             }
             Err(error) => return Err(error.into()),
+        }
+        // Not before: until here nothing is told to the store, and a start that is called off leaves nothing to check.
+        if let Some(books) = queue.note_start(now_us())? {
+            tracing::warn!(
+                MESSAGE_ID = event::UNCLEAN_START,
+                BOOKS = books,
+                "the process before did not end in order; {books} books that were written last are compared with the store"
+            );
         }
         let queue = QueueHandle::spawn(queue).map_err(DaemonError::io("the queue's thread cannot be started"))?;
         let progress = Arc::new(Progress::default());
@@ -169,7 +183,7 @@ pub fn device_settings(config: &Config) -> Result<DeviceSettings, DaemonError> {
 }
 
 /// The configured model's files, fetched where no folder is named.
-pub fn model_files(config: &Config, state_dir: &Path) -> Result<ModelFiles, DaemonError> {
+pub fn model_files(config: &Config, state_dir: &Path, report: Report) -> Result<ModelFiles, DaemonError> {
     let settings = &config.embedding;
     let spec = ModelSpec::from_name(&settings.model);
     if !spec.is_known_to_readers() {
@@ -179,25 +193,32 @@ pub fn model_files(config: &Config, state_dir: &Path) -> Result<ModelFiles, Daem
         );
     }
     Ok(if settings.model_path.is_empty() {
-        ModelFiles::fetch(spec, &state_dir.join("models"))?
+        let name = spec.id.clone();
+        ModelFiles::fetch(spec, &state_dir.join("models"), &|file, done, total| {
+            let percent = (done * 100).checked_div(total).unwrap_or_default();
+            report(&format!("fetching the model {name}: {file}, {percent} % of {:.1} GB", total as f64 / 1e9));
+        })?
     } else {
         ModelFiles::open(spec, Path::new(&settings.model_path))?
     })
 }
 
 /// Loads the configured model and hands it to its thread. The one place that loads a model.
-pub fn load_embedder(config: &Config, state_dir: &Path) -> Result<EmbedderHandle, DaemonError> {
+pub fn load_embedder(config: &Config, state_dir: &Path, report: Report) -> Result<EmbedderHandle, DaemonError> {
     let settings = &config.embedding;
     let embedder: Box<dyn Embedder> = if settings.model == "fake" && settings.model_path.is_empty() {
         tracing::warn!("embedding.model is \"fake\": vectors mean nothing; for tests only");
         Box::new(FakeEmbedder::default())
     } else {
-        let files = model_files(config, state_dir)?;
+        let files = model_files(config, state_dir, report)?;
+        let size = std::fs::metadata(files.weights.path()).map_or(0, |metadata| metadata.len());
+        report(&format!("loading the model {} ({:.1} GB)", files.spec.id, size as f64 / 1e9));
         embed::load(files, &device_settings(config)?)?
     };
     let handle = EmbedderHandle::spawn(embedder)?;
     let info = handle.info();
     tracing::info!(
+        MESSAGE_ID = event::MODEL_LOADED,
         MODEL = info.id,
         DEVICE = info.device,
         "model {} loaded on {}: {} dimensions, up to {} tokens",

@@ -29,7 +29,7 @@ pub fn search(
 pub fn search_once(config: &Config, request: &SearchRequest) -> Result<Vec<SearchHit>, DaemonError> {
     let state_dir = parts::prepare_state_dir(config)?;
     let store = store::open(&parts::store_settings(config)?, &state_dir)?;
-    let embedder = parts::load_embedder(config, &state_dir)?;
+    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?;
     store.ensure_collection(&CollectionSpec {
         name: config.store.collection.clone(),
         dimension: embedder.info().dimension,

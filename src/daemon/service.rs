@@ -1,38 +1,51 @@
 //! The service itself: starts the parts in order, says READY, waits for the signal, stops in order.
 //!
 //! Order of the end: claiming stops, requests in hand end, the batch in hand ends, jobs go back to the queue, the store
-//! is made durable, the state is closed.
+//! is made durable, the state is closed. Whatever hangs, all of it takes less than 20 s.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::audit::{self, AuditSchedule};
-use super::parts::Mode;
+use super::forecast::{self, Forecast};
+use super::gpu_watch::GpuMonitor;
+use super::housekeeping::housekeep;
+use super::meters::Meters;
+use super::notify::Notifier;
 use super::parts::Parts;
+use super::start::start;
 use super::status::{status_of, store_status};
 use super::{DaemonError, http, oneshot, search};
 use crate::config::Config;
-use crate::control::protocol::{HistoryResponse, StoreStatus};
+use crate::control::http::{HttpServer, RunningHttp};
+use crate::control::protocol::StoreStatus;
 use crate::control::server::{ControlHandles, ControlServer};
-use crate::domain::{AuditReport, Failure};
-use crate::ingest::{JobSummary, LookError, Reconciler, WorkerSettings, Workers};
+use crate::domain::AuditReport;
+use crate::ingest::{JobSummary, LookError, Reconciler, Unfinished, WorkerSettings, Workers};
 use crate::library::{LookOutcome, Settings as WatchSettings, Watcher};
-use crate::queue::{ClaimedJob, Outcome};
-use crate::telemetry::RateMeter;
+use crate::queue::{ClaimedJob, Outcome, QueueStats};
+use crate::telemetry::event;
 
 /// How long the parts have to end after the signal: the batch in hand, and a store's last answer. What takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(12);
+/// And how long what is written may take to be made durable after that.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a queue that hangs is asked to take jobs back.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long READY is tried to be said.
+const READY_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at the store for the status.
 const STORE_PROBE: Duration = Duration::from_secs(5);
 /// The queue must have been empty this long before the store's index is worked on.
 const QUIET_BEFORE_MAINTENANCE: Duration = Duration::from_secs(60);
-/// Over which the rates in the status are taken.
-const RATE_WINDOW: Duration = Duration::from_secs(120);
+/// Failures of before the start that the status shows.
+const OLD_ERRORS: usize = 5;
 
 /// What the service's threads share beside the parts.
 pub(super) struct Service {
@@ -40,136 +53,232 @@ pub(super) struct Service {
     pub parts: Parts,
     pub reconciler: Arc<Reconciler>,
     pub watcher: Watcher,
+    pub notifier: Arc<Notifier>,
     pub started: Instant,
     pub store_status: Mutex<StoreStatus>,
-    pub tokens: RateMeter,
-    pub chunks: RateMeter,
+    pub meters: Meters,
+    pub forecast: Forecast,
+    pub gpu: GpuMonitor,
+    /// The queue's numbers as they were a moment ago.
+    pub stats: Mutex<QueueStats>,
+    /// What does not go on, a line each.
+    pub stuck: Mutex<Vec<String>>,
     /// One comparison of library, state and store at a time.
     pub auditing: Mutex<()>,
     /// The last one, without its findings.
     pub last_audit: Mutex<Option<AuditReport>>,
     /// Jobs done since the start.
     finished: AtomicU64,
-    /// What came of them.
-    pub totals: http::Totals,
     /// Points were written since the store's index was last worked on.
     index_behind: AtomicBool,
 }
 
+/// A service whose threads run; nobody is served yet.
+pub(super) struct Running {
+    service: Arc<Service>,
+    server: ControlServer,
+    http: Option<HttpServer>,
+    workers: Workers,
+    threads: Vec<JoinHandle<()>>,
+    /// A signal came before it was ready.
+    pub called_off: bool,
+}
+
+/// Heard from the first moment on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Until the process is to end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
+}
+
 /// Runs until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<(), DaemonError> {
-    notify(&[NotifyState::Status("loading the model")]);
-    let socket = config.control_socket()?;
-    let parts = Parts::build(&config, Mode::Service)?;
-    // Bound before READY, so that a socket in use ends the start instead of surprising a client later.
-    let server = ControlServer::open(&socket, &config.control.group)?;
-    let socket = server.path().to_owned();
-    let http_server = http::bind(&config)?;
-    let path = PathBuf::from(&config.library.path);
-    let reconciler = Arc::new(Reconciler::new(parts.queue.clone(), parts.reconcile_settings(&config, &path, true)));
-    let watcher = start_watcher(&config, &path, &reconciler, &parts)?;
-    let service = Arc::new(Service {
-        config,
-        parts,
-        reconciler,
-        watcher,
-        started: Instant::now(),
-        store_status: Mutex::default(),
-        tokens: RateMeter::new(RATE_WINDOW),
-        chunks: RateMeter::new(RATE_WINDOW),
-        auditing: Mutex::default(),
-        last_audit: Mutex::default(),
-        finished: AtomicU64::new(0),
-        totals: http::Totals::default(),
-        index_behind: AtomicBool::new(true),
-    });
-    report_other_chunkers(&service)?;
-    let workers = start_workers(&service)?;
-    let housekeeper = start_thread("housekeeper", {
-        let service = service.clone();
-        move || housekeep(&service)
-    })?;
-    let prober = start_thread("store-probe", {
-        let service = service.clone();
-        move || probe_store(&service)
-    })?;
+    let notifier = Arc::new(Notifier::from_environment());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
         .enable_all()
         .build()
         .map_err(DaemonError::io("the runtime cannot be started"))?;
-    let handles = control_handles(&service);
-    let mut http_server = http_server
-        .map(|server| server.start(http::handles(&service, handles.clone())))
+    let ended = runtime.block_on(async {
+        let mut signals = Signals::new().map_err(DaemonError::io("signals cannot be received"))?;
+        let Some(running) = start(config, &notifier, signals.end()).await? else { return Ok(None) };
+        let Running { service, server, http, workers, threads, called_off } = running;
+        let result = if called_off { Ok(()) } else { serve(&service, server, http, &workers, &mut signals).await };
+        Ok::<_, DaemonError>(Some((service, workers, threads, result)))
+    });
+    let result = match ended {
+        Ok(Some((service, workers, threads, result))) => {
+            finish(service, workers, threads);
+            result
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    tracing::info!("stopped");
+    result
+}
+
+/// Starts the threads around the parts. On the thread that starts the service.
+pub(super) fn assemble(
+    config: Config,
+    parts: Parts,
+    reconciler: Arc<Reconciler>,
+    server: ControlServer,
+    http: Option<HttpServer>,
+    notifier: Arc<Notifier>,
+) -> Result<Running, DaemonError> {
+    let path = PathBuf::from(&config.library.path);
+    let watcher = start_watcher(&config, &path, &reconciler, &parts)?;
+    let device = parts.embedder.device();
+    let gpu = match device.kind.as_str() {
+        "cuda" => GpuMonitor::start(&device.name, &parts.stopping),
+        _ => GpuMonitor::default(),
+    };
+    let (stats, parked) = parts
+        .queue
+        .call(|queue| Ok::<_, crate::queue::QueueError>((queue.stats()?, queue.parked(OLD_ERRORS)?)))
+        .map_err(LookError::from)??;
+    let meters = Meters::new();
+    meters.remember(parked);
+    let service = Arc::new(Service {
+        config,
+        parts,
+        reconciler,
+        watcher,
+        notifier,
+        started: Instant::now(),
+        store_status: Mutex::default(),
+        meters,
+        forecast: Forecast::default(),
+        gpu,
+        stats: Mutex::new(stats),
+        stuck: Mutex::default(),
+        auditing: Mutex::default(),
+        last_audit: Mutex::default(),
+        finished: AtomicU64::new(0),
+        index_behind: AtomicBool::new(true),
+    });
+    report_other_chunkers(&service)?;
+    let workers = start_workers(&service)?;
+    let [of_housekeeper, of_prober, of_forecast] = std::array::from_fn(|_| service.clone());
+    let threads = vec![
+        start_thread("housekeeper", move || housekeep(&of_housekeeper))?,
+        start_thread("store-probe", move || probe_store(&of_prober))?,
+        start_thread("forecast", move || forecast::run(&of_forecast))?,
+    ];
+    Ok(Running { service, server, http, workers, threads, called_off: false })
+}
+
+/// Serves until a signal comes or something dies; then nothing new is begun.
+async fn serve(
+    service: &Arc<Service>,
+    server: ControlServer,
+    http: Option<HttpServer>,
+    workers: &Workers,
+    signals: &mut Signals,
+) -> Result<(), DaemonError> {
+    let socket = server.path().to_owned();
+    let handles = control_handles(service);
+    let http = http
+        .map(|server| server.start(http::handles(service, handles.clone())))
         .transpose()
         .map_err(DaemonError::io("the HTTP listener cannot be started"))?;
-    let result = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::io("signals cannot be received"))?;
-        let mut hang_up = signal(SignalKind::hangup()).map_err(DaemonError::io("signals cannot be received"))?;
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(server.serve(handles, async move {
-            // A dropped sender is a stop, too.
-            let _ = stopped.await;
-        }));
-        tracing::info!("ready; the control socket is {}", socket.display());
-        notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
-        let mut tick = tokio::time::interval(Duration::from_millis(500));
-        let outcome = loop {
-            tokio::select! {
-                _ = terminate.recv() => break Ok(()),
-                _ = tokio::signal::ctrl_c() => break Ok(()),
-                _ = hang_up.recv() => {
-                    tracing::info!("SIGHUP: looking at the library; the configuration is read at the next start");
-                    service.watcher.look_now(false);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(handles, async move {
+        // A dropped sender is a stop, too.
+        let _ = stopped.await;
+    }));
+    tracing::info!(MESSAGE_ID = event::SERVICE_READY, "ready; the control socket is {}", socket.display());
+    if !service.notifier.insist(&[NotifyState::Ready, NotifyState::Status("ready")], READY_PATIENCE) {
+        tracing::warn!("systemd could not be told that the service is ready: its socket takes nothing");
+    }
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    let outcome = loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break Ok(()),
+            _ = signals.interrupt.recv() => break Ok(()),
+            _ = signals.hang_up.recv() => {
+                tracing::info!(
+                    MESSAGE_ID = event::CONFIGURATION_RELOADED,
+                    "SIGHUP: looking at the library; the configuration is read at the next start"
+                );
+                service.watcher.look_now(false);
+            }
+            _ = tick.tick() => {
+                if workers.met_fatal_failure() {
+                    break Err(DaemonError::Failed("a failure that this process cannot get over; see the log above".into()));
                 }
-                _ = tick.tick() => {
-                    if workers.met_fatal_failure() {
-                        break Err(DaemonError::Failed("a failure that this process cannot get over; see the log above".into()));
-                    }
-                    if workers.are_done() || !service.watcher.status().running {
-                        break Err(DaemonError::Failed("a thread of the service has died; see the log above".into()));
-                    }
-                    if http_server.as_ref().is_some_and(|server| server.has_ended()) {
-                        break Err(DaemonError::Failed("the HTTP listener ended; see the log above".into()));
-                    }
-                    if serving.is_finished() {
-                        break Err(DaemonError::Failed("the control socket's server ended".into()));
-                    }
+                if workers.are_done() || !service.watcher.status().running {
+                    break Err(DaemonError::Failed("a thread of the service has died; see the log above".into()));
+                }
+                if http.as_ref().is_some_and(RunningHttp::has_ended) {
+                    break Err(DaemonError::Failed("the HTTP listener ended; see the log above".into()));
+                }
+                if serving.is_finished() {
+                    break Err(DaemonError::Failed("the control socket's server ended".into()));
                 }
             }
-        };
-        tracing::info!("stopping");
-        notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
-        service.parts.stopping.store(true, Ordering::Relaxed);
-        // The receiver is gone where serving has ended by itself.
-        let _ = stop.send(());
-        let _ = tokio::time::timeout(PATIENCE, serving).await;
-        outcome
-    });
-    if let Some(server) = &mut http_server {
-        server.stop();
+        }
+    };
+    tracing::info!(MESSAGE_ID = event::SERVICE_STOPPING, "stopping");
+    service.notifier.tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    service.parts.stopping.store(true, Ordering::Relaxed);
+    // The receiver is gone where serving has ended by itself.
+    let _ = stop.send(());
+    // It may wait for requests that wait for something that hangs.
+    let stopping = http.map(|mut http| tokio::task::spawn_blocking(move || http.stop()));
+    let until = tokio::time::Instant::now() + PATIENCE / 2;
+    let _ = tokio::time::timeout_at(until, serving).await;
+    if let Some(stopping) = stopping {
+        let _ = tokio::time::timeout_at(until, stopping).await;
     }
+    outcome
+}
+
+/// Ends the threads, gives back what is in work, and makes durable what is written. What hangs is left behind.
+fn finish(service: Arc<Service>, workers: Workers, threads: Vec<JoinHandle<()>>) {
+    let deadline = Instant::now() + PATIENCE / 2;
+    service.parts.stopping.store(true, Ordering::Relaxed);
     service.parts.embedder.stop();
     service.parts.queue.work_available();
-    let deadline = Instant::now() + PATIENCE;
     if !service.watcher.stop(Duration::from_secs(2)) {
         tracing::warn!("the library does not answer; its thread is left behind");
     }
     if !workers.join_until(deadline) {
-        tracing::warn!("a book in work did not end in {} s; it goes on at the next start", PATIENCE.as_secs());
+        tracing::warn!("a book in work did not end in time; it goes on at the next start");
         // Its thread ends with the process; the attempt is not the book's fault.
-        if let Ok(Err(error)) = service.parts.queue.call(|queue| queue.give_back_running()) {
-            tracing::warn!("{error}");
+        match service.parts.queue.call_within(QUEUE_PATIENCE, |queue| queue.give_back_running()) {
+            Ok(Some(Err(error))) => tracing::warn!("{error}"),
+            Ok(None) => tracing::warn!("the queue does not answer; what was in work is found at the next start"),
+            Ok(Some(Ok(_))) | Err(_) => {}
         }
     }
-    for thread in [housekeeper, prober] {
+    for thread in threads {
         while !thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    match Arc::try_unwrap(service) {
+    let closing = std::thread::Builder::new().name("close".into()).spawn(move || match Arc::try_unwrap(service) {
         Ok(service) => service.parts.close(),
         // A thread that hangs in the mount or the store still holds it: what can be closed from here is.
         Err(service) => {
@@ -179,9 +288,17 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
             // Not noted as an orderly end: what hangs may still be told something.
             service.parts.queue.stop();
         }
+    });
+    let until = Instant::now() + LAST_PATIENCE;
+    while closing.as_ref().is_ok_and(|closing| !closing.is_finished()) {
+        if Instant::now() >= until {
+            tracing::warn!(
+                "the store or the state does not answer; what was written last is looked at at the next start"
+            );
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
-    tracing::info!("stopped");
-    result
 }
 
 fn start_watcher(
@@ -215,15 +332,15 @@ fn start_watcher(
 
 fn start_workers(service: &Arc<Service>) -> Result<Workers, DaemonError> {
     let shared = service.clone();
-    let on_finished = move |_: &ClaimedJob, result: &Result<JobSummary, Failure>| {
-        shared.totals.note(result);
+    let on_finished = move |job: &ClaimedJob, result: &Result<JobSummary, Unfinished>| {
+        shared.meters.finished(job, result, crate::clock::now_us());
         let Ok(summary) = result else { return };
         shared.finished.fetch_add(1, Ordering::Relaxed);
         if summary.report.outcome != Outcome::Unchanged {
             shared.index_behind.store(true, Ordering::Relaxed);
         }
         if let (Outcome::Embedded, Some(indexed)) = (summary.report.outcome, &summary.indexed) {
-            shared.chunks.add(indexed.chunks as u64);
+            shared.forecast.learn(&job.book.file, indexed.format(), indexed.tokens);
         }
     };
     let settings = WorkerSettings { workers: service.config.ingest.workers, until_idle: false };
@@ -253,10 +370,12 @@ fn report_other_chunkers(service: &Service) -> Result<(), DaemonError> {
 }
 
 fn control_handles(service: &Arc<Service>) -> ControlHandles {
-    let [status, rescan, approve, ingest, searching, verify, backup] = std::array::from_fn(|_| service.clone());
+    let [status, history, rescan, approve, ingest, searching, verify, backup] =
+        std::array::from_fn(|_| service.clone());
     ControlHandles {
         queue: service.parts.queue.clone(),
         status: Arc::new(move || status_of(&status)),
+        history: Arc::new(move || history.meters.history()),
         rescan: Arc::new(move |full| rescan.watcher.look_now(full)),
         approve: Arc::new(move || {
             let waiting = approve.reconciler.approve_removals();
@@ -271,37 +390,11 @@ fn control_handles(service: &Arc<Service>) -> ControlHandles {
                 .map_err(|error| error.to_string())
         }),
         verify: Arc::new(move |repair| audit::verify(&verify, repair)),
-        history: Arc::new(HistoryResponse::default),
         backup: Arc::new(move || {
             let directory = backup.parts.ingestor.settings.scratch_dir.clone();
             let made = backup.parts.queue.call(move |queue| queue.backup(&directory));
             made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
         }),
-    }
-}
-
-/// The watchdog's ping, systemd's STATUS line, the token rate.
-fn housekeep(service: &Service) {
-    let watchdog = sd_notify::watchdog_enabled();
-    let every = watchdog.map_or(Duration::from_secs(2), |period| (period / 3).min(Duration::from_secs(2)));
-    let mut tokens = 0;
-    while !service.parts.stopping.load(Ordering::Relaxed) {
-        std::thread::sleep(every);
-        let counted = service.parts.embedder.counters().tokens;
-        service.tokens.add(counted - tokens);
-        tokens = counted;
-        // A queue that does not answer gives no ping: a hung service is restarted. A hung mount is not in the way.
-        let Ok(Ok(stats)) = service.parts.queue.call(|queue| queue.stats()) else { continue };
-        let waiting = stats.queued + stats.waiting + stats.running;
-        let mut status = format!("{} books indexed, {waiting} to do, {} parked", stats.done_books, stats.parked);
-        let shelf = service.reconciler.shelf();
-        if shelf.unavailable.is_some() {
-            status.push_str("; the library is not available (alexandriactl status)");
-        }
-        if shelf.removals_waiting > 0 {
-            status.push_str(&format!("; {} removals wait for alexandriactl approve", shelf.removals_waiting));
-        }
-        notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
     }
 }
 
@@ -344,11 +437,6 @@ fn probe_store(service: &Service) {
             );
         }
     }
-}
-
-/// Outside systemd there is nobody to tell; inside, a lost line is no reason to stop.
-fn notify(states: &[NotifyState]) {
-    let _ = sd_notify::notify(states);
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

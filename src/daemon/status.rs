@@ -3,13 +3,15 @@
 
 use super::service::{Service, lock};
 use crate::control::protocol::{
-    ChangeHint, CurrentJob, LibraryStatus, ModelMemory, ModelStatus, StatusSnapshot, StoreStatus,
+    ChangeHint, CurrentJob, LibraryStatus, ModelMemory, ModelStatus, PROTOCOL, StatusSnapshot, StoreStatus,
 };
 use crate::library::Hint;
 use crate::store::Filter;
 
 /// A call into the library that takes longer is one that hangs, for a person.
 const SLOW_US: i64 = 10_000_000;
+/// Failures that are shown.
+const RECENT_ERRORS: usize = 10;
 
 /// From memory alone: answers at once, whatever hangs.
 pub(super) fn status_of(service: &Service) -> StatusSnapshot {
@@ -26,9 +28,11 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
     // One lock at a time: a guard inside the expression below would be held to its end.
     let store = lock(&service.store_status).clone();
     let last_audit = lock(&service.last_audit).clone();
+    let stats = *lock(&service.stats);
     let waiting = waiting(service, &store, now_us);
     let library = shelf.library.as_ref();
     StatusSnapshot {
+        protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         uptime_seconds: service.started.elapsed().as_secs(),
@@ -62,8 +66,8 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
                 stage: job.stage.as_str().into(),
                 done_chunks: job.done,
                 total_chunks: job.total,
-                done_tokens: 0,
-                total_tokens: 0,
+                done_tokens: job.done_tokens,
+                total_tokens: job.total_tokens,
                 since_us: job.started_us,
                 waits_for: job.waits_for,
             })
@@ -86,12 +90,18 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
             }),
         },
         store,
-        tokens_per_second: service.tokens.per_second(),
-        chunks_per_minute: service.chunks.per_second() * 60.0,
+        tokens_per_second: service.meters.tokens_per_second(),
+        chunks_per_minute: service.meters.chunks_per_minute(),
+        queue: stats,
+        paused: stats.paused,
         removals_waiting: shelf.removals_waiting,
         waiting,
         last_audit,
-        ..StatusSnapshot::default()
+        gpu: service.gpu.status(),
+        estimate: service.forecast.estimate(),
+        recent_errors: service.meters.recent_errors(RECENT_ERRORS),
+        totals: service.meters.totals(service.parts.embedder.counters(), service.parts.progress.embedded()),
+        stuck: lock(&service.stuck).clone(),
     }
 }
 

@@ -39,7 +39,7 @@ pub fn check_config(config: &Config) -> Result<String, DaemonError> {
 /// One JSON string a line in, one JSON vector a line out.
 pub fn embed_lines(config: &Config, input: impl BufRead, mut output: impl Write) -> Result<(), DaemonError> {
     let state_dir = parts::prepare_state_dir(config)?;
-    let embedder = parts::load_embedder(config, &state_dir)?;
+    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?;
     for (number, line) in input.lines().enumerate() {
         let line = line.map_err(DaemonError::io("standard input"))?;
         if line.trim().is_empty() {
@@ -135,7 +135,7 @@ pub fn device(config: &Config) -> Result<String, DaemonError> {
 #[cfg(feature = "cuda")]
 pub fn check_device(config: &Config, json: bool) -> Result<(String, bool), DaemonError> {
     let state_dir = config.state_directory()?;
-    let files = parts::model_files(config, &state_dir)?;
+    let files = parts::model_files(config, &state_dir, &parts::quiet)?;
     let report = embed::check(&files, &parts::device_settings(config)?)?;
     if json {
         let text = serde_json::to_string_pretty(&report).map_err(|error| DaemonError::Failed(error.to_string()))?;

@@ -174,8 +174,9 @@ impl ModelFiles {
         }
     }
 
-    /// Fetches a model from the Hugging Face hub into `cache` (the hub's own cache layout) and opens it.
-    pub fn fetch(spec: ModelSpec, cache: &Path) -> Result<Self, EmbedError> {
+    /// Fetches a model from the Hugging Face hub into `cache` (the hub's own cache layout) and opens it. `progress` is told
+    /// of a file's name, how many bytes of it are here, and of how many.
+    pub fn fetch(spec: ModelSpec, cache: &Path, progress: &dyn Fn(&str, u64, u64)) -> Result<Self, EmbedError> {
         let Some(repository) = spec.repository.clone() else {
             return Err(EmbedError::Load(format!(
                 "model '{}' is not known; use bge-m3, bge-large, minilm, a hub repository (owner/name), or set embedding.model_path",
@@ -193,26 +194,55 @@ impl ModelFiles {
             .build()
             .map_err(|error| fail("the index", error))?;
         let model = api.model(repository.clone());
-        let config = model.get("config.json").map_err(|error| fail("config.json", error))?;
-        model.get("tokenizer.json").map_err(|error| fail("tokenizer.json", error))?;
+        let cached = hf_hub::Cache::new(cache.to_owned()).model(repository.clone());
+        let get = |file: &str| match cached.get(file) {
+            Some(path) => Ok(path),
+            None => model.download_with_progress(file, Fetching { progress, file: String::new(), done: 0, total: 0 }),
+        };
+        let config = get("config.json").map_err(|error| fail("config.json", error))?;
+        get("tokenizer.json").map_err(|error| fail("tokenizer.json", error))?;
         // Absent in some repositories, and then `open` has its defaults. A time-out must not look like an absence: the
         // wrong pooling would fill a collection with vectors of another kind.
         let absent = |error: &hf_hub::api::sync::ApiError| error.to_string().contains("404");
         for optional in ["1_Pooling/config.json", "sentence_bert_config.json"] {
-            match model.get(optional) {
+            match get(optional) {
                 Err(error) if !absent(&error) => return Err(fail(optional, error)),
                 _ => {}
             }
         }
-        match model.get("model.safetensors") {
+        match get("model.safetensors") {
             Ok(_) => {}
             Err(error) if absent(&error) => {
-                model.get("pytorch_model.bin").map_err(|error| fail("pytorch_model.bin", error))?;
+                get("pytorch_model.bin").map_err(|error| fail("pytorch_model.bin", error))?;
             }
             Err(error) => return Err(fail("model.safetensors", error)),
         }
         let directory = config.parent().unwrap_or(cache).to_owned();
         Self::open(spec, &directory)
+    }
+}
+
+/// Passes the progress of a download on.
+struct Fetching<'a> {
+    progress: &'a dyn Fn(&str, u64, u64),
+    file: String,
+    done: u64,
+    total: u64,
+}
+
+impl hf_hub::api::Progress for Fetching<'_> {
+    fn init(&mut self, size: usize, filename: &str) {
+        (self.file, self.done, self.total) = (filename.to_owned(), 0, size as u64);
+        (self.progress)(&self.file, 0, self.total);
+    }
+
+    fn update(&mut self, size: usize) {
+        self.done += size as u64;
+        (self.progress)(&self.file, self.done, self.total);
+    }
+
+    fn finish(&mut self) {
+        (self.progress)(&self.file, self.total, self.total);
     }
 }
 

@@ -30,6 +30,12 @@ struct Memory {
     unsigned long long total, free, used;
 };
 
+/// What newer programs ask for.
+struct MemoryV2 {
+    unsigned version;
+    unsigned long long total, reserved, free, used;
+};
+
 bool initialised;
 uint64_t busy_before, asked_before;
 
@@ -118,6 +124,13 @@ API nvmlDeviceGetMemoryInfo(void* device, Memory* memory) {
     size_t total = 0;
     cuDeviceTotalMem_v2(&total, ordinal(device));
     *memory = {total, emulated_gpu_free_bytes(), total - emulated_gpu_free_bytes()};
+    return check(device);
+}
+
+API nvmlDeviceGetMemoryInfo_v2(void* device, MemoryV2* memory) {
+    size_t total = 0;
+    cuDeviceTotalMem_v2(&total, ordinal(device));
+    *memory = {memory->version, total, 0, emulated_gpu_free_bytes(), total - emulated_gpu_free_bytes()};
     return check(device);
 }
 

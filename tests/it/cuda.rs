@@ -316,6 +316,12 @@ fn a_service_keeps_its_memory_when_others_take_the_rest_of_the_card() {
     assert!(memory.weights > 0 && memory.workspace > 32 << 20 && memory.free == 0, "{memory:?}");
     assert!(memory.peak >= memory.weights + memory.workspace, "{memory:?}");
     assert!(model.device.starts_with("cuda f16 ("), "{}", model.device);
+    // What the driver says of the card, beside what the model says of itself.
+    let status = service.until("the card's load is known", |status| status.gpu.is_some()).unwrap();
+    let gpu = status.gpu.unwrap();
+    assert!(model.device.contains(&gpu.name), "{gpu:?}");
+    assert!(gpu.utilisation_percent <= Some(100) && gpu.memory_used > 0 && gpu.memory_total > 0, "{gpu:?}");
+    assert_eq!((gpu.power_watts, gpu.temperature_celsius), (None, None), "the emulated card does not tell: {gpu:?}");
     service.stop().unwrap();
 }
 
