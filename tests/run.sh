@@ -59,6 +59,13 @@ lacking=$(lacking_for_mounts)
 unset ALEXANDRIA_TEST_MOUNTS
 [ -n "$lacking" ] || export ALEXANDRIA_TEST_MOUNTS=required
 
+# A journald of the tests' own, and a terminal for them.
+for pair in journalctl:systemd script:bsdutils; do
+  program=${pair%%:*} package=${pair#*:}
+  have "$program" || { can_install && apt_install "$package"; } ||
+    say "SKIPPED: some of journal:: and watch::: $program is missing (Debian package $package)"
+done
+
 export ALEXANDRIA_TEST_MODELS="${ALEXANDRIA_TEST_MODELS:-$(cache_dir)/models}"
 export ALEXANDRIA_TEST_CACHE="${ALEXANDRIA_TEST_CACHE:-$(cache_dir)}"
 mkdir -p "$ALEXANDRIA_TEST_CACHE"

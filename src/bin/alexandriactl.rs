@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use alexandria_ingestd::control::client::{Client, ClientError};
-use alexandria_ingestd::control::default_socket;
 use alexandria_ingestd::control::protocol::{
     AuditReport, DoneResponse, FailedResponse, JobState, JobsResponse, PausedResponse, RescanRequest, RetryRequest,
     RetryResponse, SearchResponse, StatusSnapshot, TargetRequest, VerifyRequest,
 };
 use alexandria_ingestd::control::tables::{self, View};
+use alexandria_ingestd::control::{self, default_socket};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
 
@@ -35,7 +35,16 @@ struct Arguments {
 enum Verb {
     /// How the service, its library, its model and its store are, and what is being done
     #[command(after_help = "Example: alexandriactl status --json | jq .queue.parked")]
-    Status,
+    Status {
+        /// Wait for the queue's present numbers: while it is busy they may be a second old
+        #[arg(long)]
+        fresh: bool,
+    },
+    /// The same, again and again: bars of the books in work, and how long the rest takes; Ctrl-C ends it
+    ///
+    /// Without a terminal: a line for every change. With --json: the whole status, a line a second.
+    #[command(after_help = "Example: alexandriactl watch")]
+    Watch,
     /// What is running and what is next
     #[command(after_help = "Example: alexandriactl queue --state done --limit 20")]
     Queue {
@@ -150,12 +159,29 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&format!("the system has no resources for a request: {error}")),
     };
+    if matches!(verb, Verb::Watch) {
+        return watch(&runtime, &client, json);
+    }
     match runtime.block_on(ask(&client, verb, json)) {
         Ok((text, code)) => {
             // A reader that has seen enough (`| head`) is no failure.
             let _ = std::io::stdout().write_all(text.as_bytes());
             code
         }
+        Err(error) => failure(&error.to_string()),
+    }
+}
+
+/// Until Ctrl-C, which is its proper end.
+fn watch(runtime: &tokio::runtime::Runtime, client: &Client, json: bool) -> ExitCode {
+    let ended = runtime.block_on(control::watch::watch(client, json, async {
+        // Where signals cannot be heard Ctrl-C kills, as it does with any program.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure(&error.to_string()),
     }
 }
@@ -180,9 +206,12 @@ async fn ask(client: &Client, verb: Verb, json: bool) -> Result<(String, ExitCod
             let answer = serde_json::json!({ "file": file, "bytes": size });
             Ok(if json { format!("{answer:#}\n") } else { format!("{}: {size} bytes\n", file.display()) })
         }
-        Verb::Status => {
-            show.answer(client.get("/status", &[]).await?, |answer: &StatusSnapshot| tables::status(answer, view))
+        Verb::Status { fresh } => {
+            let query = [("fresh", fresh.to_string())];
+            show.answer(client.get("/status", &query).await?, |answer: &StatusSnapshot| tables::status(answer, view))
         }
+        // It has no answer: see `main`.
+        Verb::Watch => Ok(String::new()),
         Verb::Queue { limit, state } => {
             let mut query = vec![("limit", limit.to_string())];
             query.extend(state.map(|state| ("state", JobState::from(state).as_str().to_owned())));

@@ -27,13 +27,14 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    #[error("the service does not answer on {}: {source}\n{}", socket.display(), what_to_do(source))]
+    NotReachable { socket: PathBuf, source: std::io::Error },
     #[error(
-        "the service does not answer on {}: {source}\nis it running? `systemctl status alexandria-ingestd` says; \
-         another socket is named with --socket",
+        "the service did not answer within {} s on {}\nis it stuck? `journalctl -u alexandria-ingestd -n 50` says what it \
+         is at",
+        patience.as_secs(),
         socket.display()
     )]
-    NotReachable { socket: PathBuf, source: std::io::Error },
-    #[error("the service did not answer within {} s on {}", patience.as_secs(), socket.display())]
     TimedOut { socket: PathBuf, patience: Duration },
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
@@ -45,8 +46,27 @@ pub enum ClientError {
         env!("CARGO_PKG_VERSION")
     )]
     OtherProtocol { found: String, server: String },
-    #[error("what answers on {} does not speak this service's language: {reason}", socket.display())]
+    #[error(
+        "what answers on {} does not speak this service's language: {reason}\nis it another program's socket? Name the \
+         service's with --socket; or the service ended meanwhile: `systemctl status alexandria-ingestd` says",
+        socket.display()
+    )]
     Broken { socket: PathBuf, reason: String },
+}
+
+/// The next step of a person whose request nobody takes.
+fn what_to_do(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "this user may not use the socket: `sudo usermod -aG alexandria-ingestd $USER` and a new login let it; or use \
+             sudo once"
+        }
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+            "is it running? `systemctl status alexandria-ingestd` says, `sudo systemctl start alexandria-ingestd` starts \
+             it; another socket is named with --socket"
+        }
+        _ => "`systemctl status alexandria-ingestd` says how it is; another socket is named with --socket",
+    }
 }
 
 /// Talks to one service.

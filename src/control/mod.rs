@@ -12,6 +12,7 @@ pub mod protocol;
 pub mod server;
 mod socket;
 pub mod tables;
+pub mod watch;
 
 use std::path::PathBuf;
 

@@ -3,6 +3,8 @@
 //! Every answer carries the header [`PROTOCOL_HEADER`]. Adding a field is no new protocol (readers ignore what they do
 //! not know); changing or dropping one is.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -16,7 +18,15 @@ pub const PROTOCOL: u32 = 1;
 /// The header that carries [`PROTOCOL`].
 pub const PROTOCOL_HEADER: &str = "alexandria-protocol";
 
-/// GET /status
+/// GET /status; answers with a [`StatusSnapshot`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StatusRequest {
+    /// Wait for the queue's present numbers. Without it they may be a second old while the queue is busy.
+    pub fresh: bool,
+}
+
+/// The state of everything.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct StatusSnapshot {
@@ -48,6 +58,33 @@ pub struct StatusSnapshot {
     pub estimate: Option<Estimate>,
     /// The latest failures of books, the newest first; a few.
     pub recent_errors: Vec<RecentError>,
+    /// What was done since the start.
+    pub totals: Totals,
+    /// What does not go on, a line each, for a person: the watchdog is not fed until it does.
+    pub stuck: Vec<String>,
+}
+
+/// Counted since the start of the process; they never fall.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct Totals {
+    /// Jobs that were done, by what they did: `embedded`, `payload_only`, `adopted`, `unchanged`, `removed`.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Tries that failed, by the kind of failure: `book`, `transient`, `dependency`, `fatal`.
+    pub failures: BTreeMap<String, u64>,
+    /// The same, by what came of them: `parked`, `retry`, `waits`.
+    pub next_steps: BTreeMap<String, u64>,
+    /// Chunks of books that were embedded, and the tokens of those.
+    pub chunks: u64,
+    pub chunk_tokens: u64,
+    /// What the model computed in all, queries and the sentences between which borders are sought included.
+    pub tokens: u64,
+    pub texts: u64,
+    pub batches: u64,
+    /// Seconds in which the model computed.
+    pub busy_seconds: f64,
+    /// Seconds of the jobs that were done, by stage: `copy`, `extract`, `borders`, `embed`, `store`.
+    pub stage_seconds: BTreeMap<String, f64>,
 }
 
 /// The card as NVML sees it, all of its tenants together.

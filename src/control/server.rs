@@ -25,7 +25,7 @@ use super::peer::{Peer, act};
 use super::protocol::{
     AuditReport, DoneResponse, FailedResponse, HistoryResponse, JobKind, JobState, JobsResponse, ListRequest, PROTOCOL,
     PROTOCOL_HEADER, PausedResponse, RescanRequest, RetryRequest, RetryResponse, SearchHit, SearchRequest,
-    SearchResponse, StatusSnapshot, TargetRequest, VerifyRequest,
+    SearchResponse, StatusRequest, StatusSnapshot, TargetRequest, VerifyRequest,
 };
 pub use super::socket::ControlError;
 use super::socket::ControlSocket;
@@ -39,6 +39,10 @@ const BODIES: usize = 16;
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// Most jobs or hits in one answer.
 pub(super) const MOST_ROWS: usize = 1000;
+/// How long the status waits for the queue's numbers.
+const QUEUE_PATIENCE: Duration = Duration::from_millis(30);
+/// And how long it does where numbers of a moment ago are of no use.
+const FRESH_PATIENCE: Duration = Duration::from_secs(30);
 /// How long open requests may take to end at shutdown.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
 const LIMITS: ConnectionLimits = ConnectionLimits {
@@ -56,7 +60,7 @@ const VERBS: &str = "GET /status, GET /history, GET /queue, GET /failed, GET /se
 #[derive(Clone)]
 pub struct ControlHandles {
     pub queue: QueueHandle,
-    /// The snapshot; the server fills in `queue` and `paused`.
+    /// The snapshot; the server fills in `queue` and `paused` afresh, where the queue answers at once.
     pub status: Arc<dyn Fn() -> StatusSnapshot + Send + Sync>,
     /// Asks for a look at the library; true: a full comparison.
     pub rescan: Arc<dyn Fn(bool) + Send + Sync>,
@@ -69,7 +73,7 @@ pub struct ControlHandles {
     pub verify: Arc<dyn Fn(bool) -> Result<AuditReport, String> + Send + Sync>,
     /// A copy of the state at this moment, open for reading.
     pub backup: Arc<dyn Fn() -> Result<File, String> + Send + Sync>,
-    /// What was done, step by step.
+    /// What was done, minute by minute.
     pub history: Arc<dyn Fn() -> HistoryResponse + Send + Sync>,
 }
 
@@ -181,17 +185,31 @@ fn router(handles: ControlHandles) -> Router {
         .with_state(handles)
 }
 
-async fn status(State(handles): State<ControlHandles>) -> Answer<StatusSnapshot> {
-    blocking(move || whole_status(&handles)).await
+async fn status(
+    State(handles): State<ControlHandles>,
+    request: Result<Query<StatusRequest>, QueryRejection>,
+) -> Answer<StatusSnapshot> {
+    let StatusRequest { fresh } = query(request)?;
+    blocking(move || whole_status(&handles, fresh)).await
 }
 
-/// The daemon's snapshot with what the queue itself says.
-pub(super) fn whole_status(handles: &ControlHandles) -> Result<StatusSnapshot, Refusal> {
+/// The daemon's snapshot with what the queue itself says. A queue that is busy with its disk does not hold it back, unless
+/// the caller wants that: then the numbers are of a moment ago.
+pub(super) fn whole_status(handles: &ControlHandles, fresh: bool) -> Result<StatusSnapshot, Refusal> {
     let mut snapshot = (handles.status)();
-    let stats = on_queue(&handles.queue, |queue| queue.stats())?;
     snapshot.protocol = PROTOCOL;
-    snapshot.queue = stats;
-    snapshot.paused = stats.paused;
+    let patience = if fresh { FRESH_PATIENCE } else { QUEUE_PATIENCE };
+    match handles.queue.call_within(patience, |queue| queue.stats())? {
+        Some(stats) => {
+            snapshot.queue = stats?;
+            snapshot.paused = snapshot.queue.paused;
+        }
+        None if fresh => {
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the queue does not answer")
+                .hint("`alexandriactl status` without --fresh shows the numbers of before"));
+        }
+        None => {}
+    }
     Ok(snapshot)
 }
 

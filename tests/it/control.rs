@@ -8,9 +8,9 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use alexandria_ingestd::control::protocol::{
-    AuditRepair, AuditReport, ChangeHint, CurrentJob, FailedResponse, FallbackRow, Finding, FindingKind,
-    HistoryResponse, JobsResponse, LibraryStatus, ModelMemory, ModelStatus, SearchHit, SearchResponse, StatusSnapshot,
-    StoreStatus,
+    AuditRepair, AuditReport, ChangeHint, CurrentJob, Estimate, FailedResponse, FallbackRow, Finding, FindingKind,
+    GpuStatus, HistoryResponse, JobsResponse, LibraryStatus, ModelMemory, ModelStatus, RecentError, SearchHit,
+    SearchResponse, StatusSnapshot, StoreStatus,
 };
 use alexandria_ingestd::control::server::{ControlError, ControlHandles, ControlServer};
 use alexandria_ingestd::control::tables::{self, View};
@@ -89,10 +89,10 @@ impl Service {
         let handles = ControlHandles {
             queue: queue.clone(),
             status: Arc::new(|| StatusSnapshot { version: "0.1.0".into(), pid: 42, ..StatusSnapshot::default() }),
+            history: Arc::new(|| HistoryResponse { step_seconds: 60, ..HistoryResponse::default() }),
             rescan: Arc::new(move |full| rescanned(full.to_string())),
             verify: Arc::new(|_repair| Ok(AuditReport::default())),
             backup: Arc::new(|| Err("no room".into())),
-            history: Arc::new(HistoryResponse::default),
             approve: Arc::new(|| 3),
             ingest_path: Arc::new(move |path, _force| {
                 if path.ends_with(".pdf") {
@@ -185,7 +185,7 @@ fn post(path: &str, body: &str) -> String {
 fn every_verb_does_what_it_says() {
     let service = Service::start();
 
-    let status = service.json(&["status"]);
+    let status = service.json(&["status", "--fresh"]);
     assert_eq!(status["pid"], 42);
     assert_eq!(status["queue"]["parked"], 1, "the server asks the queue itself");
     assert_eq!(service.json(&["queue"])["jobs"][0]["state"], "running");
@@ -197,7 +197,7 @@ fn every_verb_does_what_it_says() {
     assert_eq!(service.json(&["retry", "--all"])["retried"], 0);
 
     assert_eq!(service.json(&["pause"]), json!({"paused": true}));
-    assert_eq!(service.json(&["status"])["paused"], true);
+    assert_eq!(service.json(&["status", "--fresh"])["paused"], true);
     assert_eq!(service.json(&["resume"]), json!({"paused": false}));
 
     service.json(&["ingest", "4"]);
@@ -267,9 +267,10 @@ fn exit_codes_and_messages_tell_what_to_do() {
         let wrong_stream = if code == 0 { &output.stderr } else { &output.stdout };
         assert!(wrong_stream.is_empty(), "{arguments:?}: {}", text(wrong_stream));
     }
-    for verb in
-        ["status", "queue", "failed", "retry", "rescan", "approve", "ingest", "remove", "pause", "resume", "search"]
-    {
+    for verb in [
+        "status", "watch", "queue", "failed", "retry", "rescan", "approve", "ingest", "remove", "pause", "resume",
+        "search",
+    ] {
         assert!(text(&service.ctl(&[verb, "--help"]).stdout).contains("Example"), "{verb} has no example");
     }
 }
@@ -436,8 +437,8 @@ fn full_status() -> StatusSnapshot {
             stage: "embed".into(),
             done_chunks: 123,
             total_chunks: 456,
-            done_tokens: 43_210,
-            total_tokens: 160_000,
+            done_tokens: 41_000,
+            total_tokens: 100_000,
             since_us: NOW - 75_000_000,
             waits_for: None,
         }],
@@ -467,20 +468,46 @@ fn full_status() -> StatusSnapshot {
         },
         tokens_per_second: 12_345.6,
         chunks_per_minute: 1480.2,
-        paused: false,
-        removals_waiting: 0,
-        waiting: Vec::new(),
-        last_audit: None,
+        gpu: Some(GpuStatus {
+            name: "NVIDIA GeForce RTX 3060".into(),
+            utilisation_percent: Some(97),
+            memory_used: 3 << 30,
+            memory_total: 12 << 30,
+            power_watts: Some(161.3),
+            temperature_celsius: Some(65),
+        }),
+        estimate: Some(Estimate {
+            books: 3,
+            tokens: 359_000,
+            tokens_low: 200_000,
+            tokens_high: 500_000,
+            seconds: 1740.0,
+            seconds_low: 1000.0,
+            seconds_high: 2600.0,
+            basis: "512 indexed books, 206 tokens/s of passages over 20 min 0 s".into(),
+        }),
+        recent_errors: vec![RecentError {
+            at_us: NOW - 200_000_000,
+            book_id: "calibre 2".into(),
+            title: "Encrypted".into(),
+            reason: "the EPUB is encrypted (DRM): META-INF/encryption.xml lists OEBPS/c1.xhtml".into(),
+            next: "parked".into(),
+        }],
         ..StatusSnapshot::default()
     }
 }
 
 #[test]
 fn status_reads_well() {
+    let view = View { width: 80, ..VIEW };
     let mut status = full_status();
-    insta::assert_snapshot!("status", tables::status(&status, VIEW));
+    let screen = tables::status(&status, view);
+    assert!(screen.lines().count() <= 23 && screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    insta::assert_snapshot!("status", screen);
+    assert_eq!(tables::summary(&status), "0 of 4 books · 3 to do · 1 parked · embed 'Running' 40 %");
+    insta::assert_debug_snapshot!("watch", tables::frame(&status, view));
     status.library.hint = Some(ChangeHint::Inotify);
-    assert!(tables::status(&status, VIEW).contains("changes  inotify\n"));
+    assert!(tables::status(&status, view).contains("changes  inotify\n"));
     status.library.hint = None;
     status.library.no_hint_because = Some("nfs reports no changes made elsewhere".into());
     status.paused = true;
@@ -491,14 +518,15 @@ fn status_reads_well() {
     status.store.points = None;
     status.store.reason = Some("connection refused".into());
     status.waiting = vec!["books wait for the store: connection refused".into()];
+    status.stuck = vec!["the embedder is stuck: no batch has come to an end for 700 s".into()];
     status.last_audit = Some(AuditReport {
         started_us: NOW - 3_600_000_000,
         counts: vec![(FindingKind::Missing, 2), (FindingKind::Orphan, 1)],
         ..AuditReport::default()
     });
-    insta::assert_snapshot!("status_of_a_bad_day", tables::status(&status, VIEW));
+    insta::assert_snapshot!("status_of_a_bad_day", tables::status(&status, view));
     assert!(
-        tables::status(&StatusSnapshot::default(), VIEW).contains("not seen yet"),
+        tables::status(&StatusSnapshot::default(), view).contains("not seen yet"),
         "an empty status is readable too"
     );
 }

@@ -16,6 +16,8 @@ pub struct Daemon {
     environment: Vec<(String, String)>,
     /// Runs the program as this user, where that is another one.
     user: Option<u32>,
+    /// The words of another program that runs this one.
+    wrapper: Vec<String>,
 }
 
 impl Daemon {
@@ -27,6 +29,7 @@ impl Daemon {
             settings: Vec::new(),
             environment: Vec::new(),
             user: None,
+            wrapper: Vec::new(),
         };
         daemon.set("library.path", library.to_str().unwrap());
         daemon.set("embedding.model", "fake");
@@ -52,6 +55,11 @@ impl Daemon {
         self.user = Some(user);
     }
 
+    /// From the next start on, a program (and its arguments) runs the service, as its last arguments.
+    pub fn wrap(&mut self, words: &[&str]) {
+        self.wrapper = words.iter().map(|word| (*word).to_owned()).collect();
+    }
+
     pub fn state_dir(&self) -> PathBuf {
         self.place.path().join("state")
     }
@@ -67,7 +75,14 @@ impl Daemon {
     /// The program with this daemon's settings, in an environment of its own.
     pub fn command(&self) -> Command {
         let mut command = match self.user {
-            None => Command::new(env!("CARGO_BIN_EXE_alexandria-ingestd")),
+            None => match self.wrapper.split_first() {
+                None => Command::new(env!("CARGO_BIN_EXE_alexandria-ingestd")),
+                Some((program, arguments)) => {
+                    let mut command = Command::new(program);
+                    command.args(arguments).arg(env!("CARGO_BIN_EXE_alexandria-ingestd"));
+                    command
+                }
+            },
             Some(user) => {
                 let mut command = Command::new("setpriv");
                 command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
@@ -89,10 +104,15 @@ impl Daemon {
         self.command().args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Starts the service and waits until its socket answers.
-    pub fn start(&mut self) {
+    /// Starts the service and waits for nothing.
+    pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("log")).unwrap();
         self.child = Some(self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// Starts the service and waits until its socket answers.
+    pub fn start(&mut self) {
+        self.spawn();
         self.until("the socket answers", |daemon| {
             let ended = daemon.child.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "the service ended with {ended:?}:\n{}", daemon.log());
@@ -155,8 +175,15 @@ impl Daemon {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// A GET that no verb makes.
+    pub fn get(&self, path: &str) -> Value {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = alexandria_ingestd::control::client::Client::new(&self.socket());
+        runtime.block_on(client.get(path, &[])).unwrap()
+    }
+
     pub fn status(&self) -> Value {
-        self.json(&["status"])
+        self.json(&["status", "--fresh"])
     }
 
     /// Waits until a condition holds, at most a minute.

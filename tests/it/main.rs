@@ -21,6 +21,7 @@ mod embed;
 mod emulated_gpu;
 mod extract;
 mod fallback;
+mod forecast;
 mod formats;
 mod gpu_check;
 mod half_done;
@@ -30,6 +31,7 @@ mod http_clients;
 #[allow(dead_code)]
 #[path = "../fuzz/src/inputs.rs"]
 mod inputs;
+mod journal;
 mod kindle;
 mod library;
 mod main_job;
@@ -55,5 +57,7 @@ mod store_kills;
 mod store_server;
 mod store_trouble;
 mod support;
+mod systemd;
 mod trouble;
 mod verify;
+mod watch;

@@ -221,7 +221,7 @@ impl ServiceProcess {
 
     /// None where nobody answers (yet).
     pub fn status(&self) -> Option<StatusSnapshot> {
-        match self.runtime.block_on(self.client.get("/status", &[])) {
+        match self.runtime.block_on(self.client.get("/status", &[("fresh", "true".to_owned())])) {
             Ok(status) => Some(status),
             Err(ClientError::NotReachable { .. } | ClientError::Broken { .. }) => None,
             Err(error) => panic!("{error}"),

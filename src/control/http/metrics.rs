@@ -30,7 +30,7 @@ pub struct ServiceCounters {
     pub batches: u64,
     /// Seconds in which the model computed.
     pub busy_seconds: f64,
-    /// Of books that were written.
+    /// Of books, as they are embedded.
     pub chunks: u64,
     /// Jobs that were done, by what came of them; all outcomes, also those that never came.
     pub jobs: Vec<(&'static str, u64)>,
@@ -311,7 +311,7 @@ fn resident_bytes() -> Option<u64> {
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>, Extension(place): Extension<Place>) -> Response {
     let made = blocking(move || {
         // Without the state there is still all the rest.
-        let status = whole_status(&shared.handles.control).unwrap_or_else(|_| (shared.handles.control.status)());
+        let status = whole_status(&shared.handles.control, false).unwrap_or_else(|_| (shared.handles.control.status)());
         let counters = (shared.handles.counters)();
         let text = shared.metrics.text(&status, &counters).map_err(|error| error.to_string());
         drop(place);

@@ -67,7 +67,7 @@ pub(super) async fn status(
     Extension(place): Extension<Place>,
 ) -> Answer<StatusSnapshot> {
     blocking(move || {
-        let mut status = whole_status(&shared.handles.control)?;
+        let mut status = whole_status(&shared.handles.control, false)?;
         status.store.location = without_user(&status.store.location);
         drop(place);
         Ok(status)
@@ -124,7 +124,7 @@ pub(super) async fn readyz(
     Extension(place): Extension<Place>,
 ) -> Result<Response, Refusal> {
     let looked = blocking(move || {
-        let status = whole_status(&shared.handles.control);
+        let status = whole_status(&shared.handles.control, false);
         drop(place);
         Ok(status)
     });

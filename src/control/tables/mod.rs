@@ -5,6 +5,7 @@ mod audit;
 mod jobs;
 mod search;
 mod status;
+mod watch;
 
 use std::io::IsTerminal;
 
@@ -16,6 +17,7 @@ pub use audit::audit;
 pub use jobs::{failed, queue};
 pub use search::search;
 pub use status::status;
+pub use watch::{Frame, frame, summary};
 
 /// For whom the text is.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +75,7 @@ fn finish(table: &Table) -> String {
 }
 
 /// With thin grouping that survives copy and paste: 12,345.
-fn number(count: impl TryInto<u64>) -> String {
+pub(crate) fn number(count: impl TryInto<u64>) -> String {
     let digits = count.try_into().unwrap_or(u64::MAX).to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -83,6 +85,12 @@ fn number(count: impl TryInto<u64>) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A bar of so many characters, filled by that share.
+fn bar(share: f64, width: usize) -> String {
+    let filled = (share.clamp(0.0, 1.0) * width as f64).round() as usize;
+    format!("{}{}", "█".repeat(filled), "░".repeat(width - filled.min(width)))
 }
 
 /// Seconds from then to now.
@@ -95,13 +103,30 @@ fn until(at_us: i64, now_us: i64) -> String {
 }
 
 /// A length of time in its two largest units.
-fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match whole {
         0..60 => format!("{whole} s"),
         60..3600 => format!("{} min {} s", whole / 60, whole % 60),
         3600..86_400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
         _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+/// A length of time as one says it that is not sure of it: `2 h`, `25 min`.
+pub(crate) fn about(seconds: f64) -> String {
+    let minutes = (seconds.max(0.0) / 60.0).round() as u64;
+    match minutes {
+        // Tens of seconds, rounded up.
+        0 | 1 if seconds < 90.0 => format!("{} s", ((seconds.max(1.0) / 10.0).ceil() as u64) * 10),
+        0..10 => format!("{minutes} min"),
+        10..90 => format!("{} min", (minutes + 2) / 5 * 5),
+        90..600 => {
+            let halves = (minutes + 15) / 30;
+            format!("{}{} h", halves / 2, if halves % 2 == 1 { ".5" } else { "" })
+        }
+        600..2880 => format!("{} h", (minutes + 30) / 60),
+        _ => format!("{} days", (minutes + 720) / 1440),
     }
 }
 
@@ -117,6 +142,18 @@ mod tests {
         assert_eq!(seconds(90_000.0), "1 d 1 h");
         assert_eq!(number(7_u64), "7");
         assert_eq!(number(1_234_567_u64), "1,234,567");
+        for (seconds, said) in [
+            (0.0, "10 s"),
+            (31.0, "40 s"),
+            (100.0, "2 min"),
+            (1490.0, "25 min"),
+            (7300.0, "2 h"),
+            (9000.0, "2.5 h"),
+            (50_000.0, "14 h"),
+            (400_000.0, "5 days"),
+        ] {
+            assert_eq!(about(seconds), said);
+        }
         assert_eq!(until(5, 9), "now");
         assert_eq!(until(31_000_000, 0), "in 31 s");
     }

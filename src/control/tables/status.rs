@@ -1,8 +1,16 @@
-//! The status as a screen: a line or two for every part.
+//! The status as a screen: a line or two for every part, so that a terminal of 80 by 24 shows an ordinary day whole.
 
-use super::{View, elapsed, finish, number, plain, seconds, some, until};
-use crate::control::protocol::{ChangeHint, CurrentJob, LibraryStatus, StatusSnapshot};
+use super::{View, about, bar, elapsed, finish, number, plain, seconds, some, until};
+use crate::control::protocol::{
+    ChangeHint, CurrentJob, Estimate, GpuStatus, LibraryStatus, ModelStatus, RecentError, StatusSnapshot,
+};
 use crate::domain::LibraryKind;
+
+/// Failures that have room on the screen.
+const ERRORS_SHOWN: usize = 3;
+/// Characters of a reason or a title there.
+const REASON: usize = 100;
+const TITLE: usize = 40;
 
 /// The state of everything, a line or two each.
 pub fn status(status: &StatusSnapshot, view: View) -> String {
@@ -11,6 +19,9 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
     let mut line = |name: &str, text: String| {
         table.add_row([name.to_owned(), text]);
     };
+    for stuck in &status.stuck {
+        line("STUCK", stuck.clone());
+    }
     let state = if status.paused { " · PAUSED (alexandriactl resume)" } else { "" };
     line(
         "service",
@@ -26,7 +37,7 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
         line(
             "",
             format!(
-                "{} removals at once are held back: is the library the right one, and whole?",
+                "{} removals at once are held back: is the library the right one, and whole? (alexandriactl approve)",
                 number(status.removals_waiting)
             ),
         );
@@ -35,23 +46,11 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
     let model = &status.model;
     let loads = if model.loads == 1 { "loaded once".to_owned() } else { format!("loaded {} times", model.loads) };
     line("model", format!("{} on {} · {} dimensions · {loads}", model.id, model.device, model.dimension));
-    if let Some(memory) = &model.memory {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-        let halvings = match model.budget_halvings {
-            0 => String::new(),
-            times => format!(", made smaller {times} times for want of memory"),
-        };
-        line(
-            "memory",
-            format!(
-                "{:.1} GiB model, {:.1} GiB work on the GPU, {:.1} of {:.1} GiB free · batches of {} tokens{halvings}",
-                gib(memory.weights),
-                gib(memory.workspace),
-                gib(memory.free),
-                gib(memory.total),
-                model.batch_tokens
-            ),
-        );
+    if let Some(gpu) = &status.gpu {
+        line("gpu", load(gpu));
+    }
+    if let Some(memory) = memory(model) {
+        line(if status.gpu.is_some() { "" } else { "memory" }, memory);
     }
     let store = &status.store;
     let points = store.points.map(|points| format!(" · {} points", number(points))).unwrap_or_default();
@@ -91,11 +90,10 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
             number(queue.parked),
         ),
     );
-    let speed = |rate: f64| number(rate.round().max(0.0) as u64);
-    line(
-        "speed",
-        format!("{} tokens/s · {} chunks/min", speed(status.tokens_per_second), speed(status.chunks_per_minute)),
-    );
+    line("speed", speed(status));
+    if let Some(estimate) = &status.estimate {
+        line("left", left(estimate));
+    }
     if let Some(audit) = &status.last_audit {
         let found = if audit.agrees() { "state and store agree".to_owned() } else { audit.summary() };
         let ago = seconds(elapsed(audit.started_us, view.now_us));
@@ -107,7 +105,89 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
     for (at, waiting) in status.waiting.iter().enumerate() {
         line(if at == 0 { "waiting" } else { "" }, waiting.clone());
     }
+    for (at, error) in status.recent_errors.iter().take(ERRORS_SHOWN).enumerate() {
+        line(if at == 0 { "failed" } else { "" }, failure(error, view));
+    }
     finish(&table)
+}
+
+/// Tokens and chunks by the time of the last minute.
+pub(super) fn speed(status: &StatusSnapshot) -> String {
+    let rate = |rate: f64| number(rate.round().max(0.0) as u64);
+    format!("{} tokens/s · {} chunks/min", rate(status.tokens_per_second), rate(status.chunks_per_minute))
+}
+
+/// How long it takes, how sure that is, and what it is made of.
+pub(super) fn left(estimate: &Estimate) -> String {
+    format!(
+        "about {} ({} to {}) for {} tokens of {} books",
+        about(estimate.seconds),
+        about(estimate.seconds_low),
+        about(estimate.seconds_high),
+        rounded(estimate.tokens),
+        number(estimate.books)
+    )
+}
+
+/// No more digits than an estimate has: 12,300,000 is `12.3 M`.
+fn rounded(count: u64) -> String {
+    match count {
+        0..10_000 => number(count),
+        10_000..1_000_000 => format!("{} k", number((count + 500) / 1000)),
+        1_000_000..1_000_000_000 => format!("{:.1} M", count as f64 / 1e6),
+        _ => format!("{:.1} G", count as f64 / 1e9),
+    }
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// The card's load, whoever causes it.
+pub(super) fn load(gpu: &GpuStatus) -> String {
+    let mut parts = vec![gpu.name.clone()];
+    parts.extend(gpu.utilisation_percent.map(|percent| format!("{percent} % busy")));
+    if gpu.memory_total > 0 {
+        parts.push(format!("{:.1} of {:.1} GiB", gib(gpu.memory_used), gib(gpu.memory_total)));
+    }
+    parts.extend(gpu.temperature_celsius.map(|celsius| format!("{celsius} °C")));
+    parts.extend(gpu.power_watts.map(|watts| format!("{watts:.0} W")));
+    parts.join(" · ")
+}
+
+/// What the model takes of it.
+fn memory(model: &ModelStatus) -> Option<String> {
+    let memory = model.memory.as_ref()?;
+    let halvings = match model.budget_halvings {
+        0 => String::new(),
+        times => format!(", made smaller {times} times for want of memory"),
+    };
+    Some(format!(
+        "{:.1} GiB model, {:.1} GiB work, {:.1} GiB free · batches of {} tokens{halvings}",
+        gib(memory.weights),
+        gib(memory.workspace),
+        gib(memory.free),
+        model.batch_tokens
+    ))
+}
+
+fn failure(error: &RecentError, view: View) -> String {
+    let ago = seconds(elapsed(error.at_us, view.now_us));
+    let next = match error.next.as_str() {
+        "retry" => "will be tried again",
+        "waits" => "waits",
+        _ => "parked",
+    };
+    let reason = error.reason.split('\n').next().unwrap_or_default();
+    format!("{} {}: {} ({next}, {ago} ago)", error.book_id, cut(&error.title, TITLE), cut(reason, REASON))
+}
+
+/// The start of a text, with a mark where there is more.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 fn library(library: &LibraryStatus, view: View) -> String {
@@ -156,10 +236,16 @@ fn health(healthy: bool, reason: Option<&str>) -> String {
     }
 }
 
+/// What a worker is at: with a bar where the end is known.
 fn current(job: &CurrentJob, view: View) -> String {
-    let progress = match job.total_chunks {
-        0 => String::new(),
-        total => format!(" {}/{} chunks ({} %)", number(job.done_chunks), number(total), job.done_chunks * 100 / total),
+    const BAR: usize = 20;
+    let since = seconds(elapsed(job.since_us, view.now_us));
+    let (done, total) = (job.done_tokens as u64, job.total_tokens as u64);
+    let percent = (done * 100).checked_div(total);
+    let progress = match percent.filter(|_| job.stage == "embed") {
+        Some(percent) => format!(" {} {percent} % of {} tokens", bar(done as f64 / total as f64, BAR), number(total)),
+        None => String::new(),
     };
-    format!("{} {} · {}{progress} · {}", job.book_id, job.title, job.stage, seconds(elapsed(job.since_us, view.now_us)))
+    let waits = if job.waits_for.is_some() { " · WAITS" } else { "" };
+    format!("{} {}\n{}{progress} · {since}{waits}", job.book_id, cut(&job.title, TITLE), job.stage)
 }
