@@ -1,9 +1,10 @@
 //! Reads and checks the configuration: defaults, file, environment, overrides. Nothing here is applied.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::origin::{self, Loaded, Origin};
 use super::{Config, ConfigError, DEFAULT_PATH};
 
 /// `key=value` pairs from the command line, e.g. `library.path=/mnt/calibre`.
@@ -13,6 +14,24 @@ pub type Overrides = [(String, String)];
 const NOT_CONFIGURATION: [&str; 4] =
     ["ALEXANDRIA_TEST_", "ALEXANDRIA_SOCKET", "ALEXANDRIA_BENCH_", "ALEXANDRIA_FAILPOINTS"];
 
+/// What a configuration is read from: at the start, and again on SIGHUP.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigSource {
+    /// None: [`DEFAULT_PATH`] where it exists.
+    pub file: Option<PathBuf>,
+    pub overrides: Vec<(String, String)>,
+}
+
+impl ConfigSource {
+    /// Reads the file anew. The environment is the process's own, which stays as it was at the start.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        Config::load_with_origins(self.file.as_deref(), std::env::vars(), &self.overrides)
+    }
+}
+
 impl Config {
     /// Loads `file` (or [`DEFAULT_PATH`] where it exists), then `environment`, then `overrides`, and checks the result.
     pub fn load(
@@ -20,38 +39,59 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &Overrides,
     ) -> Result<Config, ConfigError> {
+        Ok(Self::load_with_origins(file, environment, overrides)?.config)
+    }
+
+    /// [`Config::load`], and where each value that was set comes from.
+    pub fn load_with_origins(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &Overrides,
+    ) -> Result<Loaded, ConfigError> {
         let file = match file {
             Some(path) => Some(path),
             None => Some(Path::new(DEFAULT_PATH)).filter(|path| path.exists()),
         };
         let mut builder = config::Config::builder();
+        let mut origins = BTreeMap::new();
+        let mut notes = Vec::new();
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+            let invalid = |reason: String| ConfigError::Invalid { path: path.to_owned(), reason };
+            for (key, line) in origin::keys_of_file(&text).map_err(invalid)? {
+                origins.insert(key, Origin::File { path: path.to_owned(), line });
+            }
             // Parsed on its own first: the TOML parser's errors name key, line and column, the merged value's do not.
-            toml::from_str::<Config>(&text).map_err(|error| ConfigError::Invalid {
-                path: path.to_owned(),
-                reason: error.to_string().trim_end().to_owned(),
-            })?;
+            toml::from_str::<Config>(&text).map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
-        let environment: HashMap<String, String> = environment.into_iter().collect();
-        for (key, value) in from_present_names(&environment) {
-            builder = builder.set_override(key, value).map_err(in_environment)?;
+        let environment: BTreeMap<String, String> = environment.into_iter().collect();
+        let mut given = Vec::new();
+        for (name, key, value) in from_present_names(&environment, &mut notes)? {
+            given.push((Origin::Variable(name.to_owned()), key.to_owned(), value));
         }
-        for (key, value) in from_own_names(&environment)? {
-            builder = builder.set_override(&key, parsed(&key, &value)).map_err(in_environment)?;
+        for (name, key, value) in from_own_names(&environment)? {
+            given.push((Origin::Variable(name), key, value));
         }
         for (key, value) in overrides {
-            builder = builder
-                .set_override(key, parsed(key, value))
-                .map_err(|error| ConfigError::CommandLine(error.to_string()))?;
+            given.push((Origin::Flag, key.clone(), value.clone()));
         }
-        let source = if overrides.is_empty() { ConfigError::Environment } else { ConfigError::CommandLine };
-        let config: Config =
-            builder.build().and_then(config::Config::try_deserialize).map_err(|error| source(error.to_string()))?;
-        config.check()?;
-        Ok(config)
+        for (origin, key, value) in given {
+            let wrong = |reason: String| match &origin {
+                Origin::Variable(name) => ConfigError::Environment(format!("{name}: {reason}")),
+                _ => ConfigError::CommandLine(format!("--set {key}={value}: {reason}")),
+            };
+            let typed = parsed(&key, &value).map_err(wrong)?;
+            builder = builder.set_override(&key, typed).map_err(|error| wrong(error.to_string()))?;
+            origins.insert(key, origin);
+        }
+        let config: Config = builder
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| ConfigError::Environment(error.to_string()))?;
+        config.check().map_err(|error| origin::located(error, &origins))?;
+        Ok(Loaded { config, file: file.map(Path::to_owned), origins, notes })
     }
 
     /// Refuses values that no part could work with.
@@ -155,32 +195,62 @@ impl Config {
     }
 }
 
-/// The names the user's Python tools read already.
-fn from_present_names(environment: &HashMap<String, String>) -> Vec<(&'static str, String)> {
-    let get = |name: &str| environment.get(name).filter(|value| !value.is_empty()).cloned();
+type Given<'a> = (&'a str, &'static str, String);
+
+/// The names the user's Python tools read already: variable, key, value. An empty one is as good as none.
+fn from_present_names<'a>(
+    environment: &'a BTreeMap<String, String>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Given<'a>>, ConfigError> {
+    let get = |name: &str| environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
     let mut found = Vec::new();
-    if let Some(host) = get("QDRANT_HOST") {
-        // The Python client speaks REST on 6333; gRPC, which is spoken here, is the port above.
-        let port = match get("QDRANT_PORT").as_deref() {
-            None | Some("6333") => "6334".to_owned(),
-            Some(other) => other.to_owned(),
-        };
-        found.push(("store.kind", "server".to_owned()));
-        found.push(("store.url", format!("http://{host}:{port}")));
+    match (get("QDRANT_HOST"), get("QDRANT_PORT")) {
+        (Some(host), port) => {
+            found.push(("QDRANT_HOST", "store.kind", "server".to_owned()));
+            found.push(("QDRANT_HOST", "store.url", grpc_url(host, port)?));
+        }
+        (None, Some(port)) => {
+            notes.push(format!("QDRANT_PORT={port} changes nothing without QDRANT_HOST"));
+        }
+        (None, None) => {}
     }
     for (name, key) in [
         ("QDRANT_COLLECTION", "store.collection"),
         ("CALIBRE_LIBRARY_PATH", "library.path"),
         ("DEFAULT_EMBEDDING_MODEL", "embedding.model"),
-        ("EMBEDDING_DEVICE", "embedding.device"),
     ] {
-        found.extend(get(name).map(|value| (key, value)));
+        found.extend(get(name).map(|value| (name, key, value.to_owned())));
     }
-    found
+    // PyTorch's names of devices.
+    let device = get("EMBEDDING_DEVICE").map(|value| match value.to_lowercase().as_str() {
+        "gpu" | "cuda:0" => "cuda".to_owned(),
+        other => other.to_owned(),
+    });
+    found.extend(device.map(|device| ("EMBEDDING_DEVICE", "embedding.device", device)));
+    Ok(found)
+}
+
+/// The Python client speaks REST on 6333; gRPC, which is spoken here, is the port above. A host may be a whole address.
+fn grpc_url(host: &str, port: Option<&str>) -> Result<String, ConfigError> {
+    let (scheme, host) = host.split_once("://").unwrap_or(("http", host));
+    let host = host.trim_end_matches('/');
+    let own_port = host.rsplit_once(':').filter(|(before, port)| {
+        let is_ipv6 = before.contains(':') && !before.ends_with(']');
+        !is_ipv6 && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    let (host, port) = match own_port {
+        Some((host, own)) => (host, port.unwrap_or(own)),
+        None => (host, port.unwrap_or("6333")),
+    };
+    let number: u16 = port
+        .parse()
+        .map_err(|_| ConfigError::Environment(format!("QDRANT_PORT: '{port}' is no port; the usual one is 6333")))?;
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+    Ok(format!("{scheme}://{host}:{}", if number == 6333 { 6334 } else { number }))
 }
 
 /// `ALEXANDRIA_STORE__KIND` -> `store.kind`; a variable with the prefix that is no key is refused, not ignored.
-fn from_own_names(environment: &HashMap<String, String>) -> Result<Vec<(String, String)>, ConfigError> {
+fn from_own_names(environment: &BTreeMap<String, String>) -> Result<Vec<(String, String, String)>, ConfigError> {
     let mut found = Vec::new();
     for (name, value) in environment {
         let Some(rest) = name.strip_prefix("ALEXANDRIA_") else { continue };
@@ -192,23 +262,50 @@ fn from_own_names(environment: &HashMap<String, String>) -> Result<Vec<(String, 
                 "{name} is not a setting; section and key are separated by two underscores, as in ALEXANDRIA_LIBRARY__PATH"
             )));
         }
-        found.push((rest.to_lowercase().replace("__", "."), value.clone()));
+        let key = rest.to_lowercase().replace("__", ".");
+        if !is_known(&key) {
+            let written = |key: &str| format!("ALEXANDRIA_{}", key.to_uppercase().replace('.', "__"));
+            return Err(ConfigError::Environment(format!("{name} ({key}): {}", origin::unknown_key(&key, written))));
+        }
+        found.push((name.clone(), key, value.clone()));
     }
     Ok(found)
 }
 
-/// Environment and command line give text; lists are separated by commas. Numbers and booleans are converted when the
-/// whole is deserialised.
-fn parsed(key: &str, value: &str) -> config::Value {
-    if key == "library.formats" {
-        let formats: Vec<String> = value.split(',').map(|format| format.trim().to_owned()).collect();
-        return formats.into();
-    }
-    value.into()
+fn is_known(key: &str) -> bool {
+    origin::values(&Config::default()).iter().any(|(known, _)| known == key)
 }
 
-fn in_environment(error: config::ConfigError) -> ConfigError {
-    ConfigError::Environment(error.to_string())
+/// Environment and command line give text, which becomes what the key holds; lists are separated by commas. An empty
+/// text is an empty value, and no number.
+fn parsed(key: &str, value: &str) -> Result<config::Value, String> {
+    let defaults = origin::values(&Config::default());
+    let Some((_, default)) = defaults.iter().find(|(known, _)| known == key) else {
+        return Err(origin::unknown_key(key, str::to_owned));
+    };
+    let bare = value.trim();
+    let not = |what: &str| {
+        if bare.is_empty() { format!("it is empty, but {what} is expected") } else { format!("'{bare}' is not {what}") }
+    };
+    Ok(match default {
+        toml::Value::Float(_) => bare.parse::<f64>().map_err(|_| not("a number"))?.into(),
+        // Not negative in any key: the type of the field says so.
+        toml::Value::Integer(_) => {
+            let number: u64 = bare.parse().map_err(|_| not("a whole number"))?;
+            i64::try_from(number).map_err(|_| not("a number of that size"))?.into()
+        }
+        toml::Value::Boolean(_) => match bare.to_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => true.into(),
+            "false" | "no" | "off" | "0" => false.into(),
+            _ => return Err(not("true or false")),
+        },
+        toml::Value::Array(_) => {
+            let items: Vec<String> =
+                value.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect();
+            items.into()
+        }
+        _ => value.into(),
+    })
 }
 
 #[cfg(test)]
@@ -280,5 +377,88 @@ mod tests {
         assert!(load("[chunking]\nmin_words = 900\n", &[], &[]).is_err());
         assert!(load("[http]\nlisten = \"8765\"\n", &[], &[]).unwrap_err().to_string().contains("http.listen"));
         assert!(load("", &[("ALEXANDRIA_TEST_MODELS", "/x")], &[]).is_ok());
+    }
+
+    fn refused(environment: &[(&str, &str)], overrides: &[(&str, &str)]) -> String {
+        load("", environment, overrides).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn each_of_the_users_present_names_is_honoured() {
+        let environment = [
+            ("CALIBRE_LIBRARY_PATH", "/mnt/books"),
+            ("QDRANT_HOST", "10.0.0.5"),
+            ("QDRANT_PORT", "7333"),
+            ("QDRANT_COLLECTION", "books"),
+            ("DEFAULT_EMBEDDING_MODEL", "BAAI/bge-m3"),
+            ("EMBEDDING_DEVICE", "CUDA"),
+        ];
+        let config = load("", &environment, &[]).unwrap();
+        assert_eq!(config.library.path, "/mnt/books");
+        assert_eq!((config.store.kind.as_str(), config.store.url.as_str()), ("server", "http://10.0.0.5:7333"));
+        assert_eq!(config.store.collection, "books");
+        assert_eq!((config.embedding.model.as_str(), config.embedding.device.as_str()), ("BAAI/bge-m3", "cuda"));
+        let empty = environment.map(|(name, _)| (name, " "));
+        assert_eq!(load("", &empty, &[]).unwrap(), Config::default(), "an empty variable is as good as none");
+    }
+
+    #[test]
+    fn hosts_are_taken_as_people_write_them() {
+        let url =
+            |host: &str, port: &str| load("", &[("QDRANT_HOST", host), ("QDRANT_PORT", port)], &[]).unwrap().store.url;
+        assert_eq!(url("buco", ""), "http://buco:6334");
+        assert_eq!(url("https://cloud.example/", "6333"), "https://cloud.example:6334");
+        assert_eq!(url("buco:6334", ""), "http://buco:6334");
+        assert_eq!(url("::1", "6333"), "http://[::1]:6334");
+        assert_eq!(url("[::1]:6400", ""), "http://[::1]:6400");
+        assert!(refused(&[("QDRANT_HOST", "buco"), ("QDRANT_PORT", "many")], &[]).contains("QDRANT_PORT"));
+        let alone = [("QDRANT_PORT".to_owned(), "6333".to_owned())];
+        let loaded = Config::load_with_origins(None, alone, &[]).unwrap();
+        assert_eq!((loaded.config.store.kind.as_str(), loaded.notes.len()), ("embedded", 1));
+    }
+
+    #[test]
+    fn values_from_text_must_be_of_the_keys_kind() {
+        for (value, expected) in [("yes", true), ("0", false), ("TRUE", true)] {
+            let config = load("", &[("ALEXANDRIA_LIBRARY__INOTIFY", value)], &[]).unwrap();
+            assert_eq!(config.library.inotify, expected, "{value}");
+        }
+        let wrong = refused(&[("ALEXANDRIA_LIBRARY__POLL_SECONDS", "soon")], &[]);
+        assert!(wrong.contains("ALEXANDRIA_LIBRARY__POLL_SECONDS: 'soon' is not a number"), "{wrong}");
+        let wrong = refused(&[("ALEXANDRIA_INGEST__WORKERS", "")], &[]);
+        assert!(wrong.contains("it is empty, but a whole number"), "{wrong}");
+        let wrong = refused(&[], &[("ingest.workers", "-1")]);
+        assert!(wrong.contains("--set ingest.workers=-1"), "{wrong}");
+        let wrong = refused(&[("ALEXANDRIA_LIBRARY__FORMATS", ",")], &[]);
+        assert!(wrong.contains("library.formats") && wrong.contains("ALEXANDRIA_LIBRARY__FORMATS"), "{wrong}");
+        assert_eq!(load("", &[("ALEXANDRIA_HTTP__LISTEN", "")], &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_refused_value_is_traced_to_where_it_was_set() {
+        let wrong = load("\n[http]\nlisten = \"8765\"\n", &[], &[]).unwrap_err().to_string();
+        assert!(wrong.contains("line 3 of"), "{wrong}");
+        let wrong = refused(&[("EMBEDDING_DEVICE", "mps")], &[]);
+        assert!(wrong.contains("variable EMBEDDING_DEVICE"), "{wrong}");
+        let wrong = refused(&[], &[("embedding.device", "tpu")]);
+        assert!(wrong.contains("(--set)"), "{wrong}");
+        let wrong = refused(&[("ALEXANDRIA_LIBRARY__PAHT", "/x")], &[]);
+        assert!(wrong.contains("did you mean ALEXANDRIA_LIBRARY__PATH?"), "{wrong}");
+        let wrong = refused(&[], &[("library.paht", "/x")]);
+        assert!(wrong.contains("did you mean library.path?"), "{wrong}");
+    }
+
+    #[test]
+    fn the_last_word_on_a_key_is_its_origin() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, "[library]\npath = \"/file\"\npoll_seconds = 3.0\n").unwrap();
+        let environment = [("CALIBRE_LIBRARY_PATH".to_owned(), "/present".to_owned())];
+        let overrides = [("ingest.workers".to_owned(), "3".to_owned())];
+        let loaded = Config::load_with_origins(Some(&path), environment, &overrides).unwrap();
+        let origin = |key: &str| loaded.origins.get(key).map(ToString::to_string).unwrap_or_default();
+        assert_eq!(origin("library.path"), "variable CALIBRE_LIBRARY_PATH");
+        assert_eq!(origin("library.poll_seconds"), format!("line 3 of {}", path.display()));
+        assert_eq!((origin("ingest.workers").as_str(), origin("log.level").as_str()), ("--set", ""));
     }
 }

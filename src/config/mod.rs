@@ -4,13 +4,15 @@
 //! `ALEXANDRIA_<SECTION>__<KEY>`, command-line flags.
 
 mod load;
+mod origin;
 mod secrets;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use load::Overrides;
+pub use load::{ConfigSource, Overrides};
+pub use origin::{Loaded, Origin, values};
 pub use secrets::Secret;
 
 /// Where the service looks for its file when none is named.

@@ -7,6 +7,7 @@ mod document;
 mod failed;
 mod failure;
 mod language;
+mod nearness;
 mod point;
 mod shelf;
 
@@ -17,6 +18,7 @@ pub use document::{Document, FileMetadata, Section};
 pub use failed::FailedFile;
 pub use failure::{Failure, FailureKind};
 pub use language::iso_639_1;
+pub use nearness::{folded, nearest};
 pub use point::{CataloguePayload, ChunkLevel, Payload, Point, StoredPoint};
 pub use shelf::{Change, KnownBook, PassedOver, Sighting};
 

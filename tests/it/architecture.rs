@@ -9,7 +9,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("clock", &[]),
     ("failpoint", &[]),
     ("domain", &[]),
-    ("config", &[]),
+    ("config", &["domain"]),
     // The names of events and their fields, and plain reckoning: any stage may use them.
     ("telemetry", &[]),
     ("library", &["clock", "domain"]),
