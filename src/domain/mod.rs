@@ -9,6 +9,7 @@ mod failure;
 mod language;
 mod nearness;
 mod point;
+pub mod report;
 mod shelf;
 
 pub use audit::{AuditRepair, AuditReport, AuditedBook, Finding, FindingKind, Held, judge};

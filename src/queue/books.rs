@@ -145,7 +145,11 @@ impl Queue {
         Ok(self.select_records(&beside, [directory])?.into_iter().find(is_read_from))
     }
 
-    fn select_records(&self, condition: &str, params: impl rusqlite::Params) -> Result<Vec<BookRecord>, QueueError> {
+    pub(super) fn select_records(
+        &self,
+        condition: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Vec<BookRecord>, QueueError> {
         let sql = format!(
             "SELECT {BOOK}, {INDEXED}, b.indexed_at_us, b.missing_since_us, b.excluded_us, \
              (SELECT state FROM jobs WHERE book = b.id AND state <> 'done') FROM books b WHERE {condition} ORDER BY b.id"

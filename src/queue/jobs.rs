@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
+use super::history::{self, Run};
 use super::retry::{self, NextStep};
 use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH};
 use super::{ClaimedJob, IndexedState, JobId, JobKind, JobReport, Outcome, Queue, QueueError, apply, books, commit};
@@ -141,9 +142,9 @@ impl Queue {
     /// # Errors
     /// [`QueueError::NotRunning`].
     pub fn complete(&mut self, job: JobId, report: &JobReport, now_us: i64) -> Result<(), QueueError> {
-        let history = self.history;
+        let (history, run) = (self.history, self.run);
         let transaction = self.begin()?;
-        let again = end(&transaction, job, report, now_us)?;
+        let again = end(&transaction, job, report, run, now_us)?;
         prune(&transaction, history)?;
         commit(transaction)?;
         self.work_added |= again;
@@ -160,13 +161,13 @@ impl Queue {
         jobs: &[(JobId, IndexedState, JobReport)],
         now_us: i64,
     ) -> Result<(), QueueError> {
-        let history = self.history;
+        let (history, run) = (self.history, self.run);
         let transaction = self.begin()?;
         let mut again = false;
         for (job, indexed, report) in jobs {
             let running = running(&transaction, *job)?;
             books::set_indexed(&transaction, running.book, Some(indexed), now_us)?;
-            again |= end(&transaction, *job, report, now_us)?;
+            again |= end(&transaction, *job, report, run, now_us)?;
         }
         prune(&transaction, history)?;
         commit(transaction)?;
@@ -180,14 +181,14 @@ impl Queue {
     /// # Errors
     /// [`QueueError::NotRunning`].
     pub fn fail(&mut self, job: JobId, failure: &Failure, now_us: i64) -> Result<NextStep, QueueError> {
-        let rules = self.rules;
+        let (rules, run) = (self.rules, self.run);
         let transaction = self.begin()?;
         let running = running(&transaction, job)?;
         transaction
             .prepare_cached("UPDATE jobs SET failure_kind = ?2, last_error = ?3 WHERE id = ?1")?
             .execute(params![job.0, rows::failure_kind_name(failure.kind), failure.reason])?;
         let step = retry::decide(failure.kind, running.attempts, &rules, now_us);
-        let step = leave(&transaction, job, &running, step, now_us)?;
+        let step = leave(&transaction, job, &running, step, run, now_us)?;
         commit(transaction)?;
         self.work_added |= step != NextStep::Parked;
         Ok(step)
@@ -200,7 +201,7 @@ impl Queue {
     pub fn give_back(&mut self, job: JobId) -> Result<(), QueueError> {
         let transaction = self.begin()?;
         let running = running(&transaction, job)?;
-        leave(&transaction, job, &running, NextStep::GivenBack, 0)?;
+        leave(&transaction, job, &running, NextStep::GivenBack, None, 0)?;
         commit(transaction)?;
         self.work_added = true;
         Ok(())
@@ -225,7 +226,7 @@ impl Queue {
     /// At start: what was running when the process died is queued again, its attempt counted; parked where that was one
     /// attempt too many. Returns how many jobs were found.
     pub fn recover(&mut self, now_us: i64) -> Result<usize, QueueError> {
-        let rules = self.rules;
+        let (rules, run) = (self.rules, self.run);
         let left = self.running_jobs()?;
         let transaction = self.begin()?;
         for job in left.iter().copied() {
@@ -239,7 +240,7 @@ impl Queue {
                 )?
                 .execute(params![job.0, deaths, reason])?;
             let step = retry::decide_after_death(running.attempts, &rules, now_us);
-            leave(&transaction, job, &running, step, now_us)?;
+            leave(&transaction, job, &running, step, run, now_us)?;
         }
         commit(transaction)?;
         self.work_added |= !left.is_empty();
@@ -276,7 +277,13 @@ impl Queue {
 }
 
 /// True where a change that came while the job ran is queued now.
-fn end(connection: &Connection, job: JobId, report: &JobReport, now_us: i64) -> Result<bool, QueueError> {
+fn end(
+    connection: &Connection,
+    job: JobId,
+    report: &JobReport,
+    run: Option<Run>,
+    now_us: i64,
+) -> Result<bool, QueueError> {
     let timings = rows::to_json("timings", &report.timings)?;
     let running = running(connection, job)?;
     connection
@@ -287,6 +294,7 @@ fn end(connection: &Connection, job: JobId, report: &JobReport, now_us: i64) -> 
              title = ifnull((SELECT metadata ->> '$.title' FROM books WHERE id = jobs.book), title) WHERE id = ?1",
         )?
         .execute(params![job.0, report.outcome.as_str(), report.device, timings, now_us])?;
+    history::note_done(connection, job, run, now_us)?;
     if report.outcome == Outcome::Removed {
         books::set_indexed(connection, running.book, None, now_us)?;
         if running.again.is_none() {
@@ -325,6 +333,7 @@ fn leave(
     job: JobId,
     running: &Running,
     step: NextStep,
+    run: Option<Run>,
     now_us: i64,
 ) -> Result<NextStep, QueueError> {
     let (state, attempts, next_try_us, finished_us, step) = match (&running.again, step) {
@@ -334,6 +343,9 @@ fn leave(
         (None, NextStep::RetryAt(at)) => ("queued", running.attempts, (at > now_us).then_some(at), None, step),
         (None, NextStep::Parked) => ("parked", running.attempts, None, Some(now_us), step),
     };
+    if state == "parked" {
+        history::note_parked(connection, job, run, now_us)?;
+    }
     let again = running.again.as_ref();
     connection
         .prepare_cached(

@@ -1,5 +1,5 @@
 //! The state: which books are known, what the store holds of them, and what is to do. One SQLite file on a local disk,
-//! and the only SQL in the project besides the reading of Calibre's catalogue.
+//! and the only SQL in the project besides the reading of Calibre's catalogue and the shared log's file.
 //!
 //! It must never forget a job, run one twice at a time, or report a book as done before its points are in the store.
 //! Every change is one transaction, on disk when the call returns (WAL, `synchronous=FULL`), so a crash at any point
@@ -15,12 +15,15 @@ mod dump;
 mod error;
 mod forecast;
 mod handle;
+mod history;
 mod jobs;
 mod lock;
 mod records;
+mod report;
 mod retry;
 mod rows;
 mod schema;
+mod shared;
 mod views;
 
 use std::path::{Path, PathBuf};
@@ -33,12 +36,15 @@ pub use backup::{restore, set_aside};
 pub use error::QueueError;
 pub use forecast::SizeSlice;
 pub use handle::{QueueHandle, QueueStopped};
+pub use history::Setup;
 pub use lock::StateLock;
 pub use records::{
     Applied, BookRecord, ClaimedJob, FallbackRow, IndexedState, JobId, JobKind, JobReport, JobRow, JobState,
     LibraryRecord, Outcome, QueueStats,
 };
+pub use report::{CatalogueRow, Reader};
 pub use retry::{NextStep, RetryRules};
+pub use shared::{LogEntry, ManifestBook, ManifestChange, SharedBacklog};
 
 /// The state file's name in the state directory.
 pub const FILE_NAME: &str = "state.db";
@@ -60,6 +66,8 @@ pub struct Queue {
     path: PathBuf,
     rules: RetryRules,
     history: i64,
+    /// What embeds in this process, once it is known.
+    run: Option<history::Run>,
     /// Set whenever a job may have become claimable, so that nobody has to remember to wake the workers.
     work_added: bool,
     /// The latest time a claim was made at: one that is earlier tells of a clock that jumped back.
@@ -86,7 +94,15 @@ impl Queue {
     fn with(connection: Connection, path: PathBuf) -> Queue {
         // As many as the module has statements: none is ever compiled twice.
         connection.set_prepared_statement_cache_capacity(128);
-        Queue { connection, path, rules: RetryRules::default(), history: HISTORY, work_added: true, latest_claim_us: 0 }
+        Queue {
+            connection,
+            path,
+            rules: RetryRules::default(),
+            history: HISTORY,
+            run: None,
+            work_added: true,
+            latest_claim_us: 0,
+        }
     }
 
     /// Where the file is.

@@ -25,6 +25,7 @@ mod forecast;
 mod formats;
 mod gpu_check;
 mod half_done;
+mod history;
 mod http;
 mod http_clients;
 // Of the fuzz targets' crate; the fuzzer uses all of it, the tests replay its findings.

@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use crate::scale::cpu;
 
-const LIBRARY: Uuid = Uuid::from_u128(0xA1);
+pub const LIBRARY: Uuid = Uuid::from_u128(0xA1);
 const SECOND: i64 = 1_000_000;
 
-fn book(number: i64) -> Book {
+pub fn book(number: i64) -> Book {
     Book {
         uuid: Uuid::from_u128(number as u128),
         library_uuid: LIBRARY,
@@ -39,7 +39,7 @@ fn book(number: i64) -> Book {
     }
 }
 
-fn indexed(content: &str) -> IndexedState {
+pub fn indexed(content: &str) -> IndexedState {
     IndexedState {
         content_hash: content.into(),
         text_hash: format!("t-{content}"),
@@ -57,11 +57,11 @@ fn indexed(content: &str) -> IndexedState {
     }
 }
 
-fn report(outcome: Outcome) -> JobReport {
+pub fn report(outcome: Outcome) -> JobReport {
     JobReport { outcome, timings: BTreeMap::from([("embed".into(), 1.5)]), device: "cpu".into() }
 }
 
-fn with_library(mut queue: Queue) -> Queue {
+pub fn with_library(mut queue: Queue) -> Queue {
     queue.library_at(LibraryKind::Calibre, Path::new("/library"), Some(LIBRARY)).unwrap();
     queue.set_retry_rules(RetryRules {
         max_attempts: 3,
@@ -71,7 +71,7 @@ fn with_library(mut queue: Queue) -> Queue {
     queue
 }
 
-fn queue_of(books: std::ops::RangeInclusive<i64>) -> Queue {
+pub fn queue_of(books: std::ops::RangeInclusive<i64>) -> Queue {
     let mut queue = with_library(Queue::open_in_memory().unwrap());
     let changes: Vec<_> = books.map(|number| Change::New(book(number))).collect();
     queue.apply(LIBRARY, &changes, 0).unwrap();
@@ -87,7 +87,7 @@ fn finish(queue: &mut Queue, job: &ClaimedJob) {
     queue.complete(job.id, &report(Outcome::Embedded), 2).unwrap();
 }
 
-fn changed(book: Book, file: bool, metadata: bool, moved: bool) -> Change {
+pub fn changed(book: Book, file: bool, metadata: bool, moved: bool) -> Change {
     Change::Changed { book, file, metadata, moved }
 }
 
