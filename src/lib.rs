@@ -15,12 +15,13 @@
 //! | --- | --- | --- |
 //! | [`domain`] | plain values every stage speaks in | do IO |
 //! | [`library`] | what is on the shelf: snapshots of `metadata.db`, folders, the diff, the watcher | write into the library, or take an error for an absence |
-//! | [`queue`] | the SQLite state: libraries, books, jobs; the only SQL in the project | forget a job, or run one twice at a time |
+//! | [`queue`] | the SQLite state: libraries, books, jobs; the only SQL beside Calibre's catalogue and the shared log | forget a job, or run one twice at a time |
 //! | [`extract`] | a book's file as a [`domain::Document`], read in a confined child process ([`extract::sandbox`]) | lose or double a word, or parse in the daemon |
 //! | [`chunk`] | sentences, chapters, spans; pure but for the vectors it is handed | cut inside a word, or exceed the model's limit |
 //! | [`embed`] | the resident model on CPU or GPU, its tokenizer, the thread that owns it | cut a text silently, or load the model twice |
 //! | [`store`] | the [`store::VectorStore`] trait: embedded Qdrant, a Qdrant server, a map for unit tests | change points by filter, or touch another model's collection |
 //! | [`ingest`] | one job as a straight line through the stages | delete before the new points are safe |
+//! | [`ingest_log`] | the log and manifest that other tools read, written from the state | write anything else into a library, or hold up a job |
 //! | [`control`] | the protocol, the server on the Unix socket, the client | read the library or run a job itself |
 //! | [`config`] | every setting, its default and its check | accept an unknown key |
 //! | [`telemetry`] | the log (journald or stderr), the one table of its fields and events, rates and the remaining time | block a stage |
@@ -44,7 +45,8 @@
 //! SQLite connection) · ingest workers (one holds its embedded book in memory while the store is away) · readers' child
 //! processes (one a worker) · embedder thread (owns the model) · store-probe thread (health, the scheduled comparison) ·
 //! housekeeper (meters, watchdog, STATUS; waits for nobody) · forecast thread (the remaining time) · gpu-status thread (may
-//! hang with the driver) · tokio's threads (the control server). All channels are bounded; only SQLite grows.
+//! hang with the driver) · ingest-log thread (may hang with its share) · tokio's threads (the control server). All
+//! channels are bounded; only SQLite grows.
 
 pub mod chunk;
 pub mod clock;
@@ -56,6 +58,7 @@ pub mod embed;
 pub mod extract;
 pub mod failpoint;
 pub mod ingest;
+pub mod ingest_log;
 pub mod library;
 pub mod queue;
 pub mod store;
