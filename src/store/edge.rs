@@ -177,19 +177,20 @@ impl EdgeStore {
     }
 
     fn filter(&self, filter: &Filter) -> Result<Option<qdrant_edge::Filter>, StoreError> {
-        if filter.must.is_empty() {
+        if filter.must.is_empty() && filter.any.is_empty() {
             return Ok(None);
         }
         let conditions: Result<Vec<Condition>, StoreError> = filter
             .must
             .iter()
-            .map(|(field, value)| {
+            .map(|(field, value)| (field, Match::Value(MatchValue { value: ValueVariants::String(value.clone()) })))
+            .chain(filter.any.iter().map(|(field, values)| (field, Match::from(values.clone()))))
+            .map(|(field, wanted)| {
                 let key = field.parse().map_err(|()| StoreError::Rejected {
                     location: self.location(),
                     reason: format!("{field:?} is no field name"),
                 })?;
-                let value = Match::Value(MatchValue { value: ValueVariants::String(value.clone()) });
-                Ok(Condition::Field(FieldCondition::new_match(key, value)))
+                Ok(Condition::Field(FieldCondition::new_match(key, wanted)))
             })
             .collect();
         Ok(Some(qdrant_edge::Filter { must: Some(conditions?), ..qdrant_edge::Filter::default() }))

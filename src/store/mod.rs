@@ -62,11 +62,14 @@ impl StoreError {
     }
 }
 
-/// Equality conditions on keyword fields, all of which must hold.
+/// Conditions on keyword fields, all of which must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// (field, value) pairs on fields of [`KEYWORD_INDEXES`].
     pub must: Vec<(String, String)>,
+    /// Fields that must have one of the values.
+    #[serde(default)]
+    pub any: Vec<(String, Vec<String>)>,
 }
 
 impl Filter {
@@ -77,6 +80,12 @@ impl Filter {
     #[must_use]
     pub fn and(mut self, name: &str, value: impl Into<String>) -> Self {
         self.must.push((name.to_owned(), value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn and_any(mut self, name: &str, values: Vec<String>) -> Self {
+        self.any.push((name.to_owned(), values));
         self
     }
 }

@@ -19,8 +19,9 @@ use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use qdrant_client::qdrant::{
     CollectionInfo, Condition, CountPointsBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
     DeletePointsBuilder, Distance, FieldType, Filter as QdrantFilter, GetPointsBuilder, PayloadIncludeSelector,
-    PointId, PointStruct, PointsIdsList, PointsOperationResponse, Query, QueryPointsBuilder, ScrollPointsBuilder,
-    SetPayloadPointsBuilder, UpsertPointsBuilder, Value, VectorParamsBuilder, WriteOrdering, WriteOrderingType,
+    PointId, PointStruct, PointsIdsList, PointsOperationResponse, Query, QueryPointsBuilder, RepeatedStrings,
+    ScrollPointsBuilder, SetPayloadPointsBuilder, UpsertPointsBuilder, Value, VectorParamsBuilder, WriteOrdering,
+    WriteOrderingType,
 };
 use qdrant_client::{Payload, Qdrant, QdrantError};
 use serde_json::Map;
@@ -441,7 +442,14 @@ fn unnamed_vector(info: &CollectionInfo) -> (Option<usize>, bool) {
 fn qdrant_filter(filter: &Filter) -> QdrantFilter {
     // Spelt out: the client turns a plain string with a space in it into a full-text match.
     QdrantFilter::must(
-        filter.must.iter().map(|(field, value)| Condition::matches(field.clone(), MatchValue::Keyword(value.clone()))),
+        filter
+            .must
+            .iter()
+            .map(|(field, value)| Condition::matches(field.clone(), MatchValue::Keyword(value.clone())))
+            .chain(filter.any.iter().map(|(field, values)| {
+                let strings = RepeatedStrings { strings: values.clone() };
+                Condition::matches(field.clone(), MatchValue::Keywords(strings))
+            })),
     )
 }
 

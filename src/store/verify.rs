@@ -147,11 +147,13 @@ fn estimated_bytes(point: &Point) -> usize {
 
 /// Whether a payload matches, as Qdrant matches keywords: a list matches by any of its elements.
 pub(super) fn matches(filter: &Filter, payload: &Map<String, Value>) -> bool {
-    filter.must.iter().all(|(field, wanted)| match payload.get(field) {
+    let has = |field: &String, wanted: &String| match payload.get(field) {
         Some(Value::String(value)) => value == wanted,
         Some(Value::Array(values)) => values.iter().any(|value| value.as_str() == Some(wanted)),
         _ => false,
-    })
+    };
+    filter.must.iter().all(|(field, wanted)| has(field, wanted))
+        && filter.any.iter().all(|(field, values)| values.iter().any(|wanted| has(field, wanted)))
 }
 
 /// The payload fields of [`stored_point`].

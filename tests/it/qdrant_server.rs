@@ -496,10 +496,12 @@ fn edge_filter(filter: Option<q::Filter>) -> Option<edge::Filter> {
         let Some(q::condition::ConditionOneOf::Field(field)) = condition.condition_one_of else {
             panic!("the fake server knows field conditions only");
         };
-        let Some(q::r#match::MatchValue::Keyword(value)) = field.r#match.and_then(|m| m.match_value) else {
-            panic!("the fake server knows keyword matches only");
+        let wanted: edge::Match = match field.r#match.and_then(|m| m.match_value) {
+            Some(q::r#match::MatchValue::Keyword(value)) => value.into(),
+            Some(q::r#match::MatchValue::Keywords(values)) => values.strings.into(),
+            _ => panic!("the fake server knows keyword matches only"),
         };
-        edge::Condition::Field(edge::FieldCondition::new_match(field.key.parse().unwrap(), value.into()))
+        edge::Condition::Field(edge::FieldCondition::new_match(field.key.parse().unwrap(), wanted))
     });
     Some(edge::Filter { must: Some(conditions.collect()), ..Default::default() })
 }
