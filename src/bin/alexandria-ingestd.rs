@@ -6,8 +6,8 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use alexandria_ingestd::config::{Config, ConfigError};
-use alexandria_ingestd::control::protocol::{SearchRequest, SearchResponse};
+use alexandria_ingestd::config::{Config, ConfigError, ConfigSource};
+use alexandria_ingestd::control::arguments::SearchArguments;
 use alexandria_ingestd::control::tables::{self, View};
 use alexandria_ingestd::daemon::{self, BenchTexts, DaemonError, EmbedBenchSettings, IngestSummary};
 use alexandria_ingestd::telemetry;
@@ -33,7 +33,12 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Check the configuration, say what it comes to, and end
-    CheckConfig,
+    #[command(after_help = "Example: alexandria-ingestd --set library.path=/mnt/books check-config")]
+    CheckConfig {
+        /// Print every key with its value and where it comes from as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Ingest files, folders or Calibre libraries now, without a service
     #[command(after_help = "Example: alexandria-ingestd ingest ~/Books novel.epub")]
     Ingest {
@@ -54,15 +59,8 @@ enum Verb {
     /// Search without a service
     #[command(after_help = "Example: alexandria-ingestd search \"how are bees kept in winter?\"")]
     Search {
-        query: String,
-        #[arg(long, default_value_t = 5)]
-        limit: usize,
-        /// ISO 639-1, e.g. hr
-        #[arg(long)]
-        language: Option<String>,
-        /// The author line as it is in the catalogue
-        #[arg(long)]
-        author: Option<String>,
+        #[command(flatten)]
+        search: SearchArguments,
         #[arg(long)]
         json: bool,
     },
@@ -188,7 +186,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
-    let config = Config::load(arguments.config.as_deref(), std::env::vars(), &arguments.overrides)?;
+    let source = ConfigSource { file: arguments.config, overrides: arguments.overrides };
+    let loaded = match source.load() {
+        Ok(loaded) => loaded,
+        Err(error) if matches!(arguments.verb, Some(Verb::CheckConfig { json: true })) => {
+            return Err(invalid(error.into()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let config = loaded.config.clone();
     let works = matches!(arguments.verb, Some(Verb::Ingest { .. } | Verb::Rebuild { .. }));
     let bar = works.then(|| ProgressBar::new(0));
     let quiet = !works && arguments.verb.is_some();
@@ -196,9 +202,16 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
     telemetry::init(level, bar.clone())
         .map_err(|reason| DaemonError::Config(ConfigError::BadValue { key: "log.level", reason }))?;
     match arguments.verb {
-        None => daemon::run(config)
+        None => daemon::run(config, source)
             .inspect_err(|error| tracing::error!(MESSAGE_ID = telemetry::event::SERVICE_FAILED, "{error}"))?,
-        Some(Verb::CheckConfig) => println!("{}", daemon::check_config(&config)?),
+        Some(Verb::CheckConfig { json }) => {
+            let report = daemon::check_config(&loaded).map_err(|error| if json { invalid(error) } else { error })?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+            } else {
+                print!("{}", report.text(&config));
+            }
+        }
         Some(Verb::Ingest { paths }) => {
             return Ok(report(&daemon::ingest_paths(&config, &paths, &bar.unwrap_or_else(ProgressBar::hidden))?));
         }
@@ -206,14 +219,12 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
             return Ok(report(&daemon::rebuild(&config, force, &bar.unwrap_or_else(ProgressBar::hidden))?));
         }
         Some(Verb::Restore { backup }) => println!("{}", daemon::restore(&config, &backup)?),
-        Some(Verb::Search { query, limit, language, author, json }) => {
-            let request = SearchRequest { q: query, limit, language, author };
-            let hits = daemon::search_once(&config, &request)?;
-            let response = SearchResponse { query: request.q, hits };
+        Some(Verb::Search { search, json }) => {
+            let response = daemon::search_once(&config, &search.request())?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&response).unwrap_or_default());
             } else {
-                print!("{}", tables::search(&response, View::of_stdout()));
+                print!("{}", tables::search(&response, search.full, View::of_stdout()));
             }
         }
         Some(Verb::Embed) => {
@@ -240,6 +251,12 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration's error for a program that reads JSON; a person has it on standard error.
+fn invalid(error: DaemonError) -> DaemonError {
+    println!("{:#}", serde_json::json!({ "valid": false, "error": error.to_string() }));
+    error
 }
 
 fn report(summary: &IngestSummary) -> ExitCode {

@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use alexandria_ingestd::control::arguments::{ReportTable, SearchArguments};
 use alexandria_ingestd::control::client::{Client, ClientError};
 use alexandria_ingestd::control::protocol::{
-    AuditReport, DoneResponse, FailedResponse, JobState, JobsResponse, PausedResponse, RescanRequest, RetryRequest,
-    RetryResponse, SearchResponse, StatusSnapshot, TargetRequest, VerifyRequest,
+    AuditReport, DoneResponse, FailedResponse, JobState, JobsResponse, PausedResponse, Report, RescanRequest,
+    RetryRequest, RetryResponse, SearchResponse, StatusSnapshot, TargetRequest, VerifyRequest,
 };
 use alexandria_ingestd::control::tables::{self, View};
 use alexandria_ingestd::control::{self, default_socket};
@@ -116,22 +117,35 @@ enum Verb {
     #[command(after_help = "Example: alexandriactl resume")]
     Resume,
     /// Find passages by meaning
-    #[command(after_help = "Example: alexandriactl search \"how to adopt a package\" --limit 3 --language en")]
+    #[command(after_help = "Example: alexandriactl search how to adopt a package --author krafft --language en --full")]
     Search {
-        /// What to look for
-        #[arg(required = true, num_args = 1..)]
-        query: Vec<String>,
-        /// Most passages shown
-        #[arg(long, default_value_t = 5)]
+        #[command(flatten)]
+        search: Box<SearchArguments>,
+    },
+    /// What was done and how fast, before and after; the slowest books; what is in the store and what is not, and why
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report {
+        /// Only the last days, today included; the rows of MODELS are always of all days
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        days: Option<u32>,
+        /// Most books in the list of the slowest
+        #[arg(long, default_value_t = 10, value_name = "N")]
         limit: usize,
-        /// Only books in this language, such as en
-        #[arg(long)]
-        language: Option<String>,
-        /// Only books by this author, written as in the catalogue
-        #[arg(long)]
-        author: Option<String>,
+        /// Only this table
+        #[arg(long, value_enum)]
+        table: Option<ReportTable>,
+        /// Print one table as CSV: days, unless --table says otherwise
+        #[arg(long, conflicts_with = "json")]
+        csv: bool,
     },
 }
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  alexandriactl report
+  alexandriactl report --days 7 --table slowest --limit 20
+  alexandriactl report --csv --table coverage > coverage.csv
+  alexandriactl report --json | jq '.models[] | {model, device, tokens_per_second}'";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum StateName {
@@ -237,13 +251,21 @@ async fn ask(client: &Client, verb: Verb, json: bool) -> Result<(String, ExitCod
         Verb::Approve => show.answer(client.post("/approve", &serde_json::json!({})).await?, done),
         Verb::Pause => show.answer(client.post("/pause", &serde_json::json!({})).await?, paused),
         Verb::Resume => show.answer(client.post("/resume", &serde_json::json!({})).await?, paused),
-        Verb::Search { query, limit, language, author } => {
-            let mut parameters = vec![("q", query.join(" ")), ("limit", limit.to_string())];
-            parameters.extend(language.map(|language| ("language", language)));
-            parameters.extend(author.map(|author| ("author", author)));
-            show.answer(client.get("/search", &parameters).await?, |answer: &SearchResponse| {
-                tables::search(answer, view)
-            })
+        Verb::Search { search } => show
+            .answer(client.get("/search", &search.parameters()).await?, |answer: &SearchResponse| {
+                tables::search(answer, search.full, view)
+            }),
+        Verb::Report { days, limit, table, csv } => {
+            let mut parameters = vec![("limit", limit.to_string())];
+            parameters.extend(days.map(|days| ("days", days.to_string())));
+            let answer: serde_json::Value = client.get("/report", &parameters).await?;
+            if csv {
+                let report: Report = client.understand(answer)?;
+                let table = table.unwrap_or(ReportTable::Days);
+                Ok(tables::report_csv(&report, table).map_err(|reason| client.broken(reason))?)
+            } else {
+                show.answer(answer, |report: &Report| tables::report(report, table, view))
+            }
         }
     };
     Ok((text?, code))

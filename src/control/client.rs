@@ -201,7 +201,8 @@ impl Client {
         Err(ClientError::Refused { status: status.as_u16(), error: refusal.error, hint: refusal.hint })
     }
 
-    fn broken(&self, reason: impl ToString) -> ClientError {
+    /// An answer that makes no sense.
+    pub fn broken(&self, reason: impl ToString) -> ClientError {
         ClientError::Broken { socket: self.socket.clone(), reason: reason.to_string() }
     }
 }

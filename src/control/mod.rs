@@ -3,6 +3,7 @@
 //! It must never read the library or run a job itself: the daemon hands the server what it may use as handles.
 
 mod answer;
+pub mod arguments;
 pub mod client;
 mod connections;
 pub mod http;

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use crate::domain::{AuditRepair, AuditReport, Finding, FindingKind};
+pub use crate::domain::report::{Coverage, CoverageRow, ReasonRow, Report, SlowBook, SpeedRow};
+pub use crate::domain::{AuditRepair, AuditReport, ChunkLevel, Finding, FindingKind};
 use crate::domain::{LibraryKind, PassedOver};
 pub use crate::queue::{FallbackRow, JobId, JobKind, JobRow, JobState, Outcome, QueueStats};
 
@@ -62,6 +63,8 @@ pub struct StatusSnapshot {
     pub totals: Totals,
     /// What does not go on, a line each, for a person: the watchdog is not fed until it does.
     pub stuck: Vec<String>,
+    /// The log that other tools read; None where it is not kept.
+    pub ingest_log: Option<IngestLogStatus>,
 }
 
 /// Counted since the start of the process; they never fall.
@@ -85,6 +88,22 @@ pub struct Totals {
     pub busy_seconds: f64,
     /// Seconds of the jobs that were done, by stage: `copy`, `extract`, `borders`, `embed`, `store`.
     pub stage_seconds: BTreeMap<String, f64>,
+}
+
+/// The shared ingest log and manifest.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct IngestLogStatus {
+    pub path: String,
+    /// Rows and lines that the file does not have yet.
+    pub behind: u64,
+    /// Rows that were given up because too many waited.
+    pub dropped: u64,
+    /// When the file last took something, microseconds since the epoch.
+    pub written_us: Option<i64>,
+    /// Why it does not take anything, and since when.
+    pub trouble: Option<String>,
+    pub trouble_since_us: Option<i64>,
 }
 
 /// The card as NVML sees it, all of its tenants together.
@@ -339,6 +358,16 @@ pub struct PausedResponse {
     pub paused: bool,
 }
 
+/// GET /report; answers with a [`Report`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReportRequest {
+    /// Local days, today included; without it, all that are known.
+    pub days: Option<u32>,
+    /// Most books in the list of the slowest; 10 without it.
+    pub limit: Option<usize>,
+}
+
 /// GET /search
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -348,21 +377,57 @@ pub struct SearchRequest {
     #[serde(default = "default_limit")]
     pub limit: usize,
     /// As the contract has it: `en`.
-    #[serde(default)]
     pub language: Option<String>,
-    /// The author line exactly as it is in the catalogue.
-    #[serde(default)]
+    /// Words of the author line, in any case and order.
     pub author: Option<String>,
+    /// Words of the title.
+    pub title: Option<String>,
+    /// Words of the series.
+    pub series: Option<String>,
+    /// A tag, or words of one where no whole tag fits.
+    pub tag: Option<String>,
+    /// Of the file that was read: `EPUB`.
+    pub format: Option<String>,
+    /// Words of the publisher.
+    pub publisher: Option<String>,
+    /// A Calibre id or a book's uuid.
+    pub book: Option<String>,
+    /// Passages (`child`, the default) or whole chapters (`parent`).
+    pub level: Option<ChunkLevel>,
+    /// Leaves out what is less similar.
+    pub min_similarity: Option<f32>,
 }
 
 fn default_limit() -> usize {
     5
 }
 
+impl Default for SearchRequest {
+    fn default() -> Self {
+        Self {
+            q: String::new(),
+            limit: default_limit(),
+            language: None,
+            author: None,
+            title: None,
+            series: None,
+            tag: None,
+            format: None,
+            publisher: None,
+            book: None,
+            level: None,
+            min_similarity: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
 pub struct SearchResponse {
     pub query: String,
     pub hits: Vec<SearchHit>,
+    /// How the conditions were understood, or why nothing was found; a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// One passage, best first.
@@ -384,6 +449,18 @@ pub struct SearchHit {
     /// Of the chapter in the book and of the passage in the chapter, 0-based.
     pub section_index: usize,
     pub sequence_index: usize,
+    /// `child` or `parent`.
+    pub level: String,
+    /// Chapters of the book.
+    pub section_count: Option<usize>,
+    /// Passages of the chapter.
+    pub passage_count: Option<usize>,
+    /// Of the file that was read.
+    pub format: String,
+    pub series: String,
+    pub series_index: Option<f64>,
+    pub publisher: String,
+    pub tags: Vec<String>,
 }
 
 /// The body of every answer that is not a success.

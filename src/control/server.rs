@@ -24,7 +24,7 @@ use super::intake::{Intake, take_in};
 use super::peer::{Peer, act};
 use super::protocol::{
     AuditReport, DoneResponse, FailedResponse, HistoryResponse, JobKind, JobState, JobsResponse, ListRequest, PROTOCOL,
-    PROTOCOL_HEADER, PausedResponse, RescanRequest, RetryRequest, RetryResponse, SearchHit, SearchRequest,
+    PROTOCOL_HEADER, PausedResponse, Report, ReportRequest, RescanRequest, RetryRequest, RetryResponse, SearchRequest,
     SearchResponse, StatusRequest, StatusSnapshot, TargetRequest, VerifyRequest,
 };
 pub use super::socket::ControlError;
@@ -53,8 +53,8 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     last_requests: LAST_REQUESTS,
 };
 
-const VERBS: &str = "GET /status, GET /history, GET /queue, GET /failed, GET /search?q=TEXT, GET /backup, POST /retry, \
-                     POST /rescan, POST /approve, POST /ingest, POST /remove, POST /pause, POST /resume, POST /verify";
+const VERBS: &str = "GET /status, GET /history, GET /queue, GET /failed, GET /search?q=TEXT, GET /report, GET /backup, \
+                     POST /retry, POST /rescan, POST /approve, POST /ingest, POST /remove, POST /pause, POST /resume, POST /verify";
 
 /// What the daemon lets the server use.
 #[derive(Clone)]
@@ -68,9 +68,11 @@ pub struct ControlHandles {
     pub approve: Arc<dyn Fn() -> usize + Send + Sync>,
     /// Takes in a path that is no known book's; answers with what was done.
     pub ingest_path: Arc<dyn Fn(String, bool) -> Result<String, String> + Send + Sync>,
-    pub search: Arc<dyn Fn(SearchRequest) -> Result<Vec<SearchHit>, String> + Send + Sync>,
+    pub search: Arc<dyn Fn(SearchRequest) -> Result<SearchResponse, String> + Send + Sync>,
     /// Compares library, state and store; true: repairs what it finds.
     pub verify: Arc<dyn Fn(bool) -> Result<AuditReport, String> + Send + Sync>,
+    /// What was done, and what is in the store. Goes over the whole state.
+    pub report: Arc<dyn Fn(ReportRequest) -> Result<Report, String> + Send + Sync>,
     /// A copy of the state at this moment, open for reading.
     pub backup: Arc<dyn Fn() -> Result<File, String> + Send + Sync>,
     /// What was done, minute by minute.
@@ -162,6 +164,7 @@ fn router(handles: ControlHandles) -> Router {
         .route("/queue", get(queue))
         .route("/failed", get(failed))
         .route("/search", get(search))
+        .route("/report", get(report))
         .route("/backup", get(backup))
         .route("/verify", post(verify))
         .route("/retry", post(retry))
@@ -372,11 +375,9 @@ pub(super) fn find(handles: &ControlHandles, mut request: SearchRequest) -> Resu
         );
     }
     request.limit = request.limit.clamp(1, MOST_ROWS);
-    let query = request.q.clone();
-    let hits = (handles.search)(request).map_err(|error| {
+    (handles.search)(request).map_err(|error| {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error).hint("`alexandriactl status` says which part is not well")
-    })?;
-    Ok(SearchResponse { query, hits })
+    })
 }
 
 async fn verify(
@@ -395,6 +396,21 @@ async fn verify(
         return Ok(act(peer, "verify", "--repair".to_owned(), work).await);
     }
     Ok(blocking(work).await.into_response())
+}
+
+async fn report(
+    State(handles): State<ControlHandles>,
+    request: Result<Query<ReportRequest>, QueryRejection>,
+) -> Answer<Report> {
+    let mut request = query(request)?;
+    request.limit = request.limit.map(|limit| limit.min(MOST_ROWS));
+    blocking(move || {
+        (handles.report)(request).map_err(|error| {
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error)
+                .hint("the log has the details: journalctl -u alexandria-ingestd")
+        })
+    })
+    .await
 }
 
 /// The state as a file, in pieces: neither side ever holds it whole.

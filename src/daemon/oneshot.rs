@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::DaemonError;
 use super::parts::{self, Mode, Parts};
+use super::{DaemonError, shared_log};
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::domain::LibraryKind;
@@ -19,6 +19,8 @@ use crate::queue::{self, JobKind, Outcome, Queue, QueueError, StateLock};
 
 /// How long the end of the work in hand is waited for after Ctrl-C.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the ingest log may take to be caught up at the end.
+const LOG_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What one-shot ingestion did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,6 +39,7 @@ pub struct IngestSummary {
 /// Ingests files, folders and libraries, and whatever else the queue holds.
 pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Result<IngestSummary, DaemonError> {
     let parts = Parts::build(config, Mode::OneShot, &parts::quiet)?;
+    let ingest_log = shared_log::start(config, &parts, None)?;
     let mut refused = Vec::new();
     for path in paths {
         match take_in(&parts, config, path, false) {
@@ -87,6 +90,11 @@ pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Re
     summary.interrupted = interrupted;
     let left = parts.queue.call(|queue| queue.stats()).map_err(LookError::from)??;
     summary.remaining = left.queued + left.waiting + left.running;
+    if let Some(log) = ingest_log
+        && (!log.finish(LOG_PATIENCE) || log.status().trouble.is_some())
+    {
+        tracing::warn!("the ingest log does not have all of it yet; it is caught up at the next run");
+    }
     parts.close();
     Ok(summary)
 }

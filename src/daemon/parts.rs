@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{DaemonError, formats};
+use super::{DaemonError, formats, reload};
 use crate::chunk::{Borders, ChunkSettings};
 use crate::clock::now_us;
 use crate::config::{Config, StoreConfig};
@@ -15,7 +15,7 @@ use crate::embed::{
 use crate::extract::sandbox::{Sandbox, SandboxSettings};
 use crate::extract::{self, Limits};
 use crate::ingest::{Fetcher, IngestSettings, Ingestor, Parents, Progress, ReconcileSettings, StoreWatch};
-use crate::queue::{self, Queue, QueueHandle, RetryRules, StateLock};
+use crate::queue::{self, Queue, QueueHandle, Setup, StateLock};
 use crate::store::{self, CollectionSpec, Ensured, StoreError, VectorStore};
 use crate::telemetry::event;
 
@@ -59,11 +59,7 @@ impl Parts {
         let state_dir = prepare_state_dir(config)?;
         let lock = StateLock::acquire(&state_dir)?;
         let mut queue = Queue::open(&state_dir.join(queue::FILE_NAME))?;
-        queue.set_retry_rules(RetryRules {
-            max_attempts: config.ingest.max_attempts,
-            first_wait: Duration::from_secs_f64(config.ingest.retry_seconds),
-            ..RetryRules::default()
-        });
+        queue.set_retry_rules(reload::retry_rules(config));
         let recovered = queue.recover(now_us())?;
         if recovered > 0 {
             tracing::info!("{recovered} jobs were in work when the process ended last; they go on");
@@ -76,7 +72,15 @@ impl Parts {
         clear_directory(&scratch_dir)?;
         let sandbox = sandbox(config);
         warm_up(&sandbox)?;
+        let loading = Instant::now();
         let embedder = load_embedder(config, &state_dir, report)?;
+        let setup = Setup {
+            model: embedder.info().id.clone(),
+            device: embedder.info().device.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            batch_tokens: embedder.batch_tokens(),
+        };
+        queue.begin_run(&setup, loading.elapsed().as_secs_f64(), now_us())?;
         report("opening the store");
         let store = store::open(&store_settings(config)?, &state_dir)?;
         let spec = CollectionSpec {
@@ -131,9 +135,7 @@ impl Parts {
             path: path.to_owned(),
             formats: self.formats.clone(),
             scratch_dir: self.ingestor.settings.scratch_dir.clone(),
-            removal_grace_us: (config.library.removal_grace_seconds * 1e6) as i64,
-            removal_limit: config.library.removal_limit,
-            removal_limit_percent: config.library.removal_limit_percent,
+            removal: reload::removal_rules(config),
             watched,
         }
     }

@@ -19,15 +19,17 @@ use super::housekeeping::housekeep;
 use super::meters::Meters;
 use super::notify::Notifier;
 use super::parts::Parts;
+use super::reload::Reloader;
 use super::start::start;
 use super::status::{status_of, store_status};
-use super::{DaemonError, http, oneshot, search};
-use crate::config::Config;
+use super::{DaemonError, http, oneshot, report, search, shared_log};
+use crate::config::{Config, ConfigSource};
 use crate::control::http::{HttpServer, RunningHttp};
 use crate::control::protocol::StoreStatus;
 use crate::control::server::{ControlHandles, ControlServer};
 use crate::domain::AuditReport;
 use crate::ingest::{JobSummary, LookError, Reconciler, Unfinished, WorkerSettings, Workers};
+use crate::ingest_log::IngestLog;
 use crate::library::{LookOutcome, Settings as WatchSettings, Watcher};
 use crate::queue::{ClaimedJob, Outcome, QueueStats};
 use crate::telemetry::event;
@@ -54,6 +56,8 @@ pub(super) struct Service {
     pub reconciler: Arc<Reconciler>,
     pub watcher: Watcher,
     pub notifier: Arc<Notifier>,
+    /// Where it is kept.
+    pub ingest_log: Option<IngestLog>,
     pub started: Instant,
     pub store_status: Mutex<StoreStatus>,
     pub meters: Meters,
@@ -109,8 +113,9 @@ impl Signals {
     }
 }
 
-/// Runs until SIGTERM or SIGINT.
-pub fn run(config: Config) -> Result<(), DaemonError> {
+/// Runs until SIGTERM or SIGINT. `source`: where `config` comes from, to be read again on SIGHUP.
+pub fn run(config: Config, source: ConfigSource) -> Result<(), DaemonError> {
+    let reloader = Arc::new(Mutex::new(Reloader::new(source, config.clone())));
     let notifier = Arc::new(Notifier::from_environment());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -122,7 +127,8 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         let mut signals = Signals::new().map_err(DaemonError::io("signals cannot be received"))?;
         let Some(running) = start(config, &notifier, signals.end()).await? else { return Ok(None) };
         let Running { service, server, http, workers, threads, called_off } = running;
-        let result = if called_off { Ok(()) } else { serve(&service, server, http, &workers, &mut signals).await };
+        let result =
+            if called_off { Ok(()) } else { serve(&service, server, http, &workers, &mut signals, reloader).await };
         Ok::<_, DaemonError>(Some((service, workers, threads, result)))
     });
     let result = match ended {
@@ -149,6 +155,7 @@ pub(super) fn assemble(
 ) -> Result<Running, DaemonError> {
     let path = PathBuf::from(&config.library.path);
     let watcher = start_watcher(&config, &path, &reconciler, &parts)?;
+    let ingest_log = shared_log::start(&config, &parts, Some(&reconciler))?;
     let device = parts.embedder.device();
     let gpu = match device.kind.as_str() {
         "cuda" => GpuMonitor::start(&device.name, &parts.stopping),
@@ -166,6 +173,7 @@ pub(super) fn assemble(
         reconciler,
         watcher,
         notifier,
+        ingest_log,
         started: Instant::now(),
         store_status: Mutex::default(),
         meters,
@@ -196,6 +204,7 @@ async fn serve(
     http: Option<HttpServer>,
     workers: &Workers,
     signals: &mut Signals,
+    reloader: Arc<Mutex<Reloader>>,
 ) -> Result<(), DaemonError> {
     let socket = server.path().to_owned();
     let handles = control_handles(service);
@@ -218,10 +227,7 @@ async fn serve(
             _ = signals.terminate.recv() => break Ok(()),
             _ = signals.interrupt.recv() => break Ok(()),
             _ = signals.hang_up.recv() => {
-                tracing::info!(
-                    MESSAGE_ID = event::CONFIGURATION_RELOADED,
-                    "SIGHUP: looking at the library; the configuration is read at the next start"
-                );
+                reload_configuration(service, &reloader).await;
                 service.watcher.look_now(false);
             }
             _ = tick.tick() => {
@@ -261,6 +267,11 @@ fn finish(service: Arc<Service>, workers: Workers, threads: Vec<JoinHandle<()>>)
     service.parts.stopping.store(true, Ordering::Relaxed);
     service.parts.embedder.stop();
     service.parts.queue.work_available();
+    if let Some(log) = &service.ingest_log
+        && !log.stop(Duration::from_secs(2))
+    {
+        tracing::warn!("the ingest log's file does not answer; it is caught up after the next start");
+    }
     if !service.watcher.stop(Duration::from_secs(2)) {
         tracing::warn!("the library does not answer; its thread is left behind");
     }
@@ -314,7 +325,6 @@ fn start_watcher(
         inotify: config.library.inotify,
         change_notify: config.library.change_notify,
     };
-    let grace = Duration::from_secs_f64(config.library.removal_grace_seconds.max(1.0));
     let (reconciler, gate, queue) = (reconciler.clone(), parts.ingestor.gate.clone(), parts.queue.clone());
     Watcher::spawn(settings, move |reason, heartbeat| match reconciler.look(reason.is_full(), heartbeat) {
         Ok(looked) => {
@@ -323,7 +333,9 @@ fn start_watcher(
             if library.is_some_and(|library| gate.open(library)) {
                 queue.work_available();
             }
-            if looked.unsettled { LookOutcome::Again { at_most: grace } } else { LookOutcome::Settled }
+            let grace = u64::try_from(reconciler.removal_rules().grace_us).unwrap_or_default();
+            let at_most = Duration::from_micros(grace.max(1_000_000));
+            if looked.unsettled { LookOutcome::Again { at_most } } else { LookOutcome::Settled }
         }
         Err(_) => LookOutcome::Failed,
     })
@@ -334,6 +346,9 @@ fn start_workers(service: &Arc<Service>) -> Result<Workers, DaemonError> {
     let shared = service.clone();
     let on_finished = move |job: &ClaimedJob, result: &Result<JobSummary, Unfinished>| {
         shared.meters.finished(job, result, crate::clock::now_us());
+        if let Some(log) = &shared.ingest_log {
+            log.wake();
+        }
         let Ok(summary) = result else { return };
         shared.finished.fetch_add(1, Ordering::Relaxed);
         if summary.report.outcome != Outcome::Unchanged {
@@ -355,6 +370,21 @@ fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std:
         .map_err(DaemonError::io(format!("the {name} thread cannot be started")))
 }
 
+/// On SIGHUP; systemd is told when it begins and when it is done (`systemctl reload` waits for neither with this type of
+/// service, but its status shows them).
+async fn reload_configuration(service: &Arc<Service>, reloader: &Arc<Mutex<Reloader>>) {
+    let mut states = vec![NotifyState::Reloading];
+    states.extend(NotifyState::monotonic_usec_now());
+    service.notifier.tell(&states);
+    let (reloaded, reloader) = (service.clone(), reloader.clone());
+    let reloaded = tokio::task::spawn_blocking(move || lock(&reloader).reload(&reloaded)).await;
+    let status = reloaded.unwrap_or_else(|_| "the configuration was not reloaded: a bug, see the log".to_owned());
+    let said = [NotifyState::Ready, NotifyState::Status(&status)];
+    if !service.notifier.insist(&said, READY_PATIENCE) {
+        tracing::warn!("systemd could not be told that the configuration was reloaded: its socket takes nothing");
+    }
+}
+
 /// Books that other settings chunked stay as they are; the operator is told once, with what to do.
 fn report_other_chunkers(service: &Service) -> Result<(), DaemonError> {
     let chunker = service.parts.ingestor.chunker_fingerprint();
@@ -370,7 +400,7 @@ fn report_other_chunkers(service: &Service) -> Result<(), DaemonError> {
 }
 
 fn control_handles(service: &Arc<Service>) -> ControlHandles {
-    let [status, history, rescan, approve, ingest, searching, verify, backup] =
+    let [status, history, rescan, approve, ingest, searching, verify, backup, reporting] =
         std::array::from_fn(|_| service.clone());
     ControlHandles {
         queue: service.parts.queue.clone(),
@@ -386,10 +416,13 @@ fn control_handles(service: &Arc<Service>) -> ControlHandles {
             oneshot::take_in(&ingest.parts, &ingest.config, Path::new(&path), force).map_err(|error| error.to_string())
         }),
         search: Arc::new(move |request| {
-            search::search(&searching.parts.embedder, searching.parts.store.as_ref(), &request)
+            let state =
+                searching.parts.queue.call(|queue| queue.path().to_owned()).map_err(|error| error.to_string())?;
+            search::search(&searching.parts.embedder, searching.parts.store.as_ref(), Some(&state), &request)
                 .map_err(|error| error.to_string())
         }),
         verify: Arc::new(move |repair| audit::verify(&verify, repair)),
+        report: Arc::new(move |request| report::report(&reporting, &request)),
         backup: Arc::new(move || {
             let directory = backup.parts.ingestor.settings.scratch_dir.clone();
             let made = backup.parts.queue.call(move |queue| queue.backup(&directory));

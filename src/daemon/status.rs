@@ -2,6 +2,7 @@
 //! hangs. Must never call into the library or the store ([`store_status`], which the prober's thread calls, excepted).
 
 use super::service::{Service, lock};
+use super::shared_log;
 use crate::control::protocol::{
     ChangeHint, CurrentJob, LibraryStatus, ModelMemory, ModelStatus, PROTOCOL, StatusSnapshot, StoreStatus,
 };
@@ -102,6 +103,7 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
         recent_errors: service.meters.recent_errors(RECENT_ERRORS),
         totals: service.meters.totals(service.parts.embedder.counters(), service.parts.progress.embedded()),
         stuck: lock(&service.stuck).clone(),
+        ingest_log: shared_log::status(service.ingest_log.as_ref()),
     }
 }
 
@@ -114,6 +116,12 @@ fn waiting(service: &Service, store: &StoreStatus, now_us: i64) -> Vec<String> {
     }
     if let Some(reason) = store.reason.as_ref().filter(|_| !store.healthy) {
         lines.push(format!("books wait for the store: {reason}"));
+    }
+    if let Some((reason, behind)) = service.ingest_log.as_ref().and_then(|log| {
+        let status = log.status();
+        Some((status.trouble?, status.behind))
+    }) {
+        lines.push(format!("the ingest log is {behind} rows and lines behind: {reason}"));
     }
     for job in service.parts.progress.current() {
         if let Some(reason) = job.waits_for {

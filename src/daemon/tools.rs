@@ -1,40 +1,15 @@
-//! The small verbs: `check-config`, `embed`, `extract PATH --report`.
+//! The small verbs: `embed`, `extract PATH --report`, `device`.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
 
 use super::bench_extract::format_of;
 use super::parts::Mode;
-use super::{DaemonError, formats, parts};
+use super::{DaemonError, parts};
 use crate::chunk::chunk_sections;
 use crate::config::Config;
 use crate::domain::{Document, iso_639_1};
 use crate::embed::{self, EmbedError, EmbedderHandle, FakeEmbedder, Priority};
-
-/// Says what the configuration comes to. The configuration itself was checked when it was loaded.
-pub fn check_config(config: &Config) -> Result<String, DaemonError> {
-    let state = config.state_directory()?;
-    let library = Path::new(&config.library.path);
-    let shelf = match crate::library::detect(library) {
-        Ok(kind) => format!("{kind:?}").to_lowercase(),
-        // The mount may come later: the service waits for it.
-        Err(error) => format!("not available now: {error}"),
-    };
-    formats::in_order(config)?;
-    let store = match config.store.kind.as_str() {
-        "server" => format!("server {}", config.store.url),
-        kind => kind.to_owned(),
-    };
-    Ok(format!(
-        "configuration is valid\n  library   {} ({shelf})\n  state     {}\n  socket    {}\n  model     {} on {}\n  store     {store}, collection {}",
-        library.display(),
-        state.display(),
-        config.control_socket()?.display(),
-        config.embedding.model,
-        config.embedding.device,
-        config.store.collection,
-    ))
-}
 
 /// One JSON string a line in, one JSON vector a line out.
 pub fn embed_lines(config: &Config, input: impl BufRead, mut output: impl Write) -> Result<(), DaemonError> {

@@ -10,7 +10,7 @@ use super::book::{author_line, hex};
 use super::{Book, FileMetadata, Source, iso_639_1};
 
 /// Parent (chapter) or child (chunk).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChunkLevel {
     Parent,

@@ -50,14 +50,26 @@ struct Hanging {
 /// Runs calls, and remembers which libraries hang.
 #[derive(Debug)]
 pub struct Fetcher {
-    patience: Duration,
+    /// Microseconds.
+    patience: AtomicU64,
     hanging: Arc<Mutex<BTreeMap<Uuid, Hanging>>>,
 }
 
 impl Fetcher {
     /// A call without a step for `patience` is given up.
     pub fn new(patience: Duration) -> Self {
-        Self { patience, hanging: Arc::default() }
+        let fetcher = Self { patience: AtomicU64::default(), hanging: Arc::default() };
+        fetcher.set_patience(patience);
+        fetcher
+    }
+
+    /// A call without a step for that long is given up from now on.
+    pub fn set_patience(&self, patience: Duration) {
+        self.patience.store(u64::try_from(patience.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_micros(self.patience.load(Ordering::Relaxed))
     }
 
     /// Runs one call into a library. While an earlier one hangs there, none is made.
@@ -96,7 +108,7 @@ impl Fetcher {
             let count = steps.count();
             if count != seen {
                 (seen, since, since_us) = (count, Instant::now(), now_us());
-            } else if since.elapsed() >= self.patience {
+            } else if since.elapsed() >= self.patience() {
                 let mut hanging = lock(&self.hanging);
                 // It may have ended just now; under the lock it either has answered or will see that it was left.
                 if let Ok(value) = answered.try_recv() {

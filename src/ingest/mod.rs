@@ -23,7 +23,7 @@ pub use formats::why_unread;
 pub use gate::{ClosedLibrary, LibraryGate};
 pub use plan::{Parents, generation};
 pub use progress::{CurrentJob, Progress, Stage};
-pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, ShelfState};
+pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, RemovalRules, ShelfState};
 pub use worker::{Unfinished, WorkerSettings, Workers};
 pub use writing::StoreWatch;
 

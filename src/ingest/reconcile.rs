@@ -24,12 +24,21 @@ pub struct ReconcileSettings {
     pub path: PathBuf,
     pub formats: Vec<String>,
     pub scratch_dir: PathBuf,
-    pub removal_grace_us: i64,
-    pub removal_limit: usize,
-    pub removal_limit_percent: f64,
+    pub removal: RemovalRules,
     /// The service's own library: it must stay the same one, and absent books leave the index. Not so for a library
     /// named by hand once.
     pub watched: bool,
+}
+
+/// How books leave the index.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RemovalRules {
+    /// How long a book must stay absent.
+    pub grace_us: i64,
+    /// More removals at once than the larger of these two wait for a person.
+    pub limit: usize,
+    /// Of the known books.
+    pub limit_percent: f64,
 }
 
 /// What the last looks found, for the status.
@@ -75,6 +84,7 @@ pub struct Looked {
 pub struct Reconciler {
     queue: QueueHandle,
     settings: ReconcileSettings,
+    removal: Mutex<RemovalRules>,
     shelf: Mutex<ShelfState>,
     /// The books whose removal waits for a person.
     held: Mutex<HashSet<Uuid>>,
@@ -93,6 +103,7 @@ impl Reconciler {
     pub fn new(queue: QueueHandle, settings: ReconcileSettings) -> Self {
         Self {
             queue,
+            removal: Mutex::new(settings.removal),
             settings,
             shelf: Mutex::default(),
             held: Mutex::default(),
@@ -104,6 +115,16 @@ impl Reconciler {
 
     pub fn settings(&self) -> &ReconcileSettings {
         &self.settings
+    }
+
+    /// How books leave the index, as of now.
+    pub fn removal_rules(&self) -> RemovalRules {
+        *lock(&self.removal)
+    }
+
+    /// Books leave the index by these rules from the next look on.
+    pub fn set_removal_rules(&self, rules: RemovalRules) {
+        *lock(&self.removal) = rules;
     }
 
     /// What the last looks found.
@@ -206,7 +227,7 @@ impl Reconciler {
             return Err(LibraryError::Empty { path: self.settings.path.clone() }.into());
         }
         let still_missing = comparison.still_missing();
-        let mut absent = comparison.absent(now_us, self.settings.removal_grace_us);
+        let mut absent = comparison.absent(now_us, self.removal_rules().grace_us);
         if self.clock_jumped(Instant::now(), now_us) {
             self.restart_graces(&mut absent, still_missing);
         }
@@ -362,8 +383,8 @@ impl Reconciler {
             .collect();
         released.retain(|uuid| gone.contains(uuid));
         let fresh: HashSet<Uuid> = gone.difference(&released).copied().collect();
-        let settings = &self.settings;
-        let too_many = too_many_removals(fresh.len(), known, settings.removal_limit, settings.removal_limit_percent)
+        let rules = self.removal_rules();
+        let too_many = too_many_removals(fresh.len(), known, rules.limit, rules.limit_percent)
                 // A folder has nothing that says it is the right one: most of it gone may be a mount that is not there.
                 || (kind == LibraryKind::Folder && known > 1 && fresh.len() * 2 > known);
         if too_many && !fresh.is_subset(&approved) {
@@ -449,9 +470,7 @@ mod tests {
             path: "/library".into(),
             formats: vec![],
             scratch_dir: "/scratch".into(),
-            removal_grace_us: 0,
-            removal_limit: 10,
-            removal_limit_percent: 2.0,
+            removal: RemovalRules { grace_us: 0, limit: 10, limit_percent: 2.0 },
             watched: true,
         };
         Reconciler::new(queue, settings)

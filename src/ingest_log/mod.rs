@@ -19,6 +19,7 @@ pub use file::{Batch, FileError, Place, Written, write};
 
 use crate::clock::now_us;
 use crate::queue::{QueueHandle, SharedBacklog};
+use crate::telemetry::event;
 
 /// Where the file is in a library.
 pub const DEFAULT_PLACE: &str = ".qdrant/alexandria.db";
@@ -330,7 +331,11 @@ impl Writer {
     /// The file has it: the state forgets it.
     fn settle(&mut self, backlog: &SharedBacklog, written: Written) -> Step {
         for refused in &written.refused {
-            tracing::warn!("the ingest log {} does not take {refused}", self.settings.place.path.display());
+            tracing::warn!(
+                MESSAGE_ID = event::INGEST_LOG_TROUBLE,
+                "the ingest log {} does not take {refused}",
+                self.settings.place.path.display()
+            );
         }
         let rows: Vec<i64> = backlog.rows.iter().map(|(id, _)| *id).collect();
         let books: Vec<i64> = backlog.books.iter().map(|change| change.id).collect();
@@ -375,6 +380,7 @@ impl Writer {
         if status.trouble.is_none() {
             status.trouble_since_us = Some(now_us());
             tracing::warn!(
+                MESSAGE_ID = event::INGEST_LOG_TROUBLE,
                 "the ingest log is behind: {reason}; books go on, and it is caught up when the file can be written"
             );
         }

@@ -66,6 +66,14 @@ impl Schedule {
         }
     }
 
+    /// Takes other intervals. The next full scan comes no later than by the new one.
+    pub(super) fn retime(&mut self, now: Instant, poll: Duration, full_scan: Duration) {
+        self.poll = poll;
+        self.full_scan = full_scan;
+        self.full_due = self.full_due.map(|due| due.min(now + full_scan));
+        self.walk_due = self.walk_due.map(|due| due.min(now + full_scan));
+    }
+
     /// Whether this poll should read the change counter: before a look, at the poll after it (a write within the clock
     /// tick of the signature shows in it), and every now and then.
     pub(super) fn wants_counter(&self, found: Option<Signature>) -> bool {
@@ -186,6 +194,16 @@ mod tests {
         let mut clock = Clock::new();
         let looks = clock.looks(2000, input(Some(idle)), LookOutcome::Settled);
         assert_eq!(looks, [(1, LookReason::Start), (1801, LookReason::FullScan)]);
+    }
+
+    #[test]
+    fn a_shorter_full_scan_counts_from_now_on() {
+        let (_folder, idle) = shelf("metadata.db");
+        let mut clock = Clock::new();
+        clock.poll(input(Some(idle)), LookOutcome::Settled);
+        clock.schedule.retime(clock.now, POLL, POLL * 10);
+        let polls: Vec<u32> = clock.looks(25, input(Some(idle)), LookOutcome::Settled).iter().map(|at| at.0).collect();
+        assert_eq!(polls, [10, 20]);
     }
 
     #[test]

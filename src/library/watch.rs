@@ -142,6 +142,12 @@ impl Watcher {
         self.shared.wake.notify_all();
     }
 
+    /// Polls and compares in full at these intervals from now on.
+    pub fn retime(&self, poll: Duration, full_scan: Duration) {
+        self.shared.lock().retime = Some((poll.max(SHORTEST_POLL), full_scan));
+        self.shared.wake.notify_all();
+    }
+
     pub fn status(&self) -> WatchStatus {
         let waiting_since_us = self.shared.heartbeat.waiting_since_us();
         WatchStatus { waiting_since_us, ..self.shared.lock().status.clone() }
@@ -178,6 +184,8 @@ struct State {
     stop: bool,
     /// A look is wanted; true: a full one.
     asked: Option<bool>,
+    /// Other intervals are wanted: of polls, of full comparisons.
+    retime: Option<(Duration, Duration)>,
     /// When the first and the latest event since the last look came.
     events: Option<(Instant, Instant)>,
     /// When the SMB client last told of a change.
@@ -231,6 +239,12 @@ impl<F: FnMut(LookReason, &Heartbeat) -> LookOutcome> Loop<F> {
         let mut schedule = Schedule::new(self.settings.poll, self.settings.full_scan);
         let mut events = EventSource::default();
         loop {
+            let retime = self.shared.lock().retime.take();
+            if let Some((poll, full_scan)) = retime {
+                self.settings.poll = poll;
+                self.shared.lock().status.poll = poll;
+                schedule.retime(Instant::now(), poll, full_scan);
+            }
             let heartbeat = self.shared.heartbeat.clone();
             heartbeat.beat();
             let found = signature(&self.settings.path).ok();
@@ -293,7 +307,7 @@ impl<F: FnMut(LookReason, &Heartbeat) -> LookOutcome> Loop<F> {
             if state.stop {
                 return true;
             }
-            if state.asked.is_some() || now >= end {
+            if state.asked.is_some() || state.retime.is_some() || now >= end {
                 return false;
             }
             let wake_at = match state.events {
@@ -380,6 +394,7 @@ fn subscribe(path: &Path, kind: LibraryKind, shared: Arc<Shared>) -> notify::Res
     use notify::{Event, EventKind, RecursiveMode, Watcher};
 
     let calibre = kind == LibraryKind::Calibre;
+    let root = path.to_owned();
     let matters = move |event: &Event| {
         let changes = match event.kind {
             // Our own reading opens files, too.
@@ -389,7 +404,14 @@ fn subscribe(path: &Path, kind: LibraryKind, shared: Arc<Shared>) -> notify::Res
         let of_database = |path: &PathBuf| {
             path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(DATABASE.as_bytes()))
         };
-        changes && (!calibre || event.need_rescan() || event.paths.iter().any(of_database))
+        // What a look passes over tells of no book: above all the shared log, which this program writes itself.
+        let hidden = |path: &PathBuf| {
+            let name = |part: &std::path::Component| part.as_os_str().as_encoded_bytes().starts_with(b".");
+            path.strip_prefix(&root).is_ok_and(|inside| inside.components().any(|part| name(&part)))
+        };
+        let of_books = |event: &Event| event.paths.is_empty() || !event.paths.iter().all(hidden);
+        let told = if calibre { event.paths.iter().any(of_database) } else { of_books(event) };
+        changes && (event.need_rescan() || told)
     };
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // An error may mean lost events: one look too many is harmless.

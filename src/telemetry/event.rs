@@ -102,6 +102,9 @@ events! {
     CONFIGURATION_RELOADED, "8e364848437b40499ee83a4551d49340", "info", "SIGHUP was received",
         "The service was asked to read its configuration again (`systemctl reload`); the message says what is in force now and what waits for a restart.",
         "Where a changed setting waits for a restart: `systemctl restart alexandria-ingestd`.";
+    CONFIGURATION_REFUSED, "04ad2cb193a54518beb000c0ad81d6f0", "error", "The configuration was not taken",
+        "The configuration that was read again has a mistake, which the message names; everything stays as it was.",
+        "Mend the file, ask `alexandria-ingestd check-config`, and reload again: `systemctl reload alexandria-ingestd`.";
     MODEL_LOADED, "9340516eba244611b65b0b01d3920199", "info", "The model @MODEL@ is loaded",
         "The embedding model is in memory and warm. It happens once in the life of a process.",
         "Nothing. Where DEVICE names the CPU though there is a GPU, `alexandria-ingestd device` says why.";

@@ -9,6 +9,7 @@ mod rate;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use indicatif::ProgressBar;
 use tracing_journald::{Priority, PriorityMappings};
@@ -16,10 +17,13 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 pub use event::{EVENTS, Event, FIELDS, Field};
 pub use rate::RateMeter;
+
+/// The filter of the log that was started, to be changed while it goes on.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Where the log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +38,9 @@ pub enum LogTarget {
 /// # Errors
 /// A filter that cannot be read, or a log that was started before.
 pub fn init(level: &str, bar: Option<ProgressBar>) -> Result<LogTarget, String> {
-    let filter = filter(level)?;
+    let (filter, handle) = reload::Layer::new(filter(level)?);
+    // A second log is refused below.
+    let _ = FILTER.set(handle);
     let registry = tracing_subscriber::registry().with(filter);
     // Where systemd's promise of a journal is not kept, text on stderr is better than silence.
     if stderr_is_the_journal()
@@ -89,6 +95,16 @@ impl std::io::Write for AboveBar {
 /// What is wrong with it.
 pub fn check_level(level: &str) -> Result<(), String> {
     filter(level).map(drop)
+}
+
+/// Changes the level of the log that was started.
+///
+/// # Errors
+/// What is wrong with the level, or that there is no log.
+pub fn set_level(level: &str) -> Result<(), String> {
+    let filter = filter(level)?;
+    let handle = FILTER.get().ok_or("there is no log whose level could be changed")?;
+    handle.reload(filter).map_err(|error| error.to_string())
 }
 
 /// A level's name means ours at that level, and warnings of the libraries: their chatter would bury the books.

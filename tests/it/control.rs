@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use alexandria_ingestd::control::protocol::{
     AuditRepair, AuditReport, ChangeHint, CurrentJob, Estimate, FailedResponse, FallbackRow, Finding, FindingKind,
-    GpuStatus, HistoryResponse, JobsResponse, LibraryStatus, ModelMemory, ModelStatus, RecentError, SearchHit,
+    GpuStatus, HistoryResponse, JobsResponse, LibraryStatus, ModelMemory, ModelStatus, RecentError, Report, SearchHit,
     SearchResponse, StatusSnapshot, StoreStatus,
 };
 use alexandria_ingestd::control::server::{ControlError, ControlHandles, ControlServer};
@@ -93,6 +93,7 @@ impl Service {
             rescan: Arc::new(move |full| rescanned(full.to_string())),
             verify: Arc::new(|_repair| Ok(AuditReport::default())),
             backup: Arc::new(|| Err("no room".into())),
+            report: Arc::new(|_request| Ok(Report::default())),
             approve: Arc::new(|| 3),
             ingest_path: Arc::new(move |path, _force| {
                 if path.ends_with(".pdf") {
@@ -108,13 +109,20 @@ impl Service {
                 if request.q == "down" {
                     return Err("the store does not answer".into());
                 }
-                searched(format!("{request:?}"));
-                Ok(vec![SearchHit {
-                    title: "Found".into(),
-                    text: "a passage".into(),
-                    score: 0.5,
-                    ..SearchHit::default()
-                }])
+                let text = |value: &Option<String>| value.clone().unwrap_or_default();
+                searched(format!(
+                    "{}, {}, {}, {}, {}, {}, {}",
+                    request.q,
+                    request.limit,
+                    text(&request.language),
+                    text(&request.author),
+                    text(&request.tag),
+                    request.level.map_or("none", |level| level.as_str()),
+                    request.min_similarity.unwrap_or_default()
+                ));
+                let found =
+                    SearchHit { title: "Found".into(), text: "a passage".into(), score: 0.5, ..SearchHit::default() };
+                Ok(SearchResponse { query: request.q, hits: vec![found], ..SearchResponse::default() })
             }),
         };
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -208,8 +216,24 @@ fn every_verb_does_what_it_says() {
     service.json(&["rescan"]);
     service.json(&["rescan", "--full"]);
     assert_eq!(service.json(&["approve"])["message"], "3 books that are gone from the library leave the index");
-    let found =
-        service.json(&["search", "wizards", "&", "č", "--limit", "3", "--author", "Ana Anić", "--language", "hr"]);
+    let found = service.json(&[
+        "search",
+        "wizards",
+        "&",
+        "č",
+        "--limit",
+        "3",
+        "--author",
+        "Ana Anić",
+        "--language",
+        "hr",
+        "--tag",
+        "fiction",
+        "--level",
+        "chapter",
+        "--min-similarity",
+        "0.5",
+    ]);
     assert_eq!((found["query"].as_str(), found["hits"][0]["title"].as_str()), (Some("wizards & č"), Some("Found")));
     assert_eq!(
         *service.asked.lock().unwrap(),
@@ -217,7 +241,7 @@ fn every_verb_does_what_it_says() {
             "ingest /somewhere/new.epub",
             "rescan false",
             "rescan true",
-            r#"search SearchRequest { q: "wizards & č", limit: 3, language: Some("hr"), author: Some("Ana Anić") }"#,
+            "search wizards & č, 3, hr, Ana Anić, fiction, parent, 0.5",
         ]
     );
 }
@@ -269,7 +293,7 @@ fn exit_codes_and_messages_tell_what_to_do() {
     }
     for verb in [
         "status", "watch", "queue", "failed", "retry", "rescan", "approve", "ingest", "remove", "pause", "resume",
-        "search",
+        "search", "report",
     ] {
         assert!(text(&service.ctl(&[verb, "--help"]).stdout).contains("Example"), "{verb} has no example");
     }
@@ -440,7 +464,7 @@ fn full_status() -> StatusSnapshot {
             done_tokens: 41_000,
             total_tokens: 100_000,
             since_us: NOW - 75_000_000,
-            waits_for: None,
+            ..CurrentJob::default()
         }],
         model: ModelStatus {
             id: "bge-m3".into(),
@@ -607,9 +631,12 @@ fn passages_read_well() {
         ..SearchHit::default()
     };
     let short = SearchHit { text: "短い文。".into(), section: String::new(), title: "本".into(), ..hit.clone() };
-    let answer = SearchResponse { query: "adopt".into(), hits: vec![hit, short] };
-    insta::assert_snapshot!("search", tables::search(&answer, VIEW));
-    assert_eq!(tables::search(&SearchResponse { hits: vec![], ..answer }, VIEW), "nothing was found for 'adopt'\n");
+    let answer = SearchResponse { query: "adopt".into(), hits: vec![hit, short], notes: vec![] };
+    insta::assert_snapshot!("search", tables::search(&answer, false, VIEW));
+    assert_eq!(
+        tables::search(&SearchResponse { hits: vec![], ..answer }, false, VIEW),
+        "nothing was found for 'adopt'\n"
+    );
 }
 
 #[test]

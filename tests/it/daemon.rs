@@ -14,6 +14,8 @@ pub struct Daemon {
     child: Option<Child>,
     settings: Vec<String>,
     environment: Vec<(String, String)>,
+    /// The configuration file, where there is one.
+    config: Option<PathBuf>,
     /// Runs the program as this user, where that is another one.
     user: Option<u32>,
     /// The words of another program that runs this one.
@@ -28,6 +30,7 @@ impl Daemon {
             child: None,
             settings: Vec::new(),
             environment: Vec::new(),
+            config: None,
             user: None,
             wrapper: Vec::new(),
         };
@@ -40,6 +43,11 @@ impl Daemon {
     /// Sets one key for the following starts and one-shot verbs.
     pub fn set(&mut self, key: &str, value: &str) {
         self.settings.push(format!("{key}={value}"));
+    }
+
+    /// Takes its settings from this file, too; those that are set one by one win.
+    pub fn set_config(&mut self, file: &Path) {
+        self.config = Some(file.to_owned());
     }
 
     /// Sets a variable of the environment for the following starts.
@@ -93,6 +101,7 @@ impl Daemon {
         command.env_clear().env("HOME", self.place.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("--set").arg(format!("state_dir={}", self.state_dir().display()));
+        command.args(self.config.iter().flat_map(|file| [Path::new("--config"), file]));
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }

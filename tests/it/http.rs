@@ -11,7 +11,7 @@ use alexandria_ingestd::control::http::{
     EmbedRefusal, EmbedTask, Embedded, HttpHandles, HttpServer, HttpSettings, ModelCard, RunningHttp, ServiceCounters,
     TooLong,
 };
-use alexandria_ingestd::control::protocol::{HistoryResponse, SearchHit, StatusSnapshot};
+use alexandria_ingestd::control::protocol::{HistoryResponse, SearchHit, SearchResponse, StatusSnapshot};
 use alexandria_ingestd::control::server::ControlHandles;
 use alexandria_ingestd::queue::{Queue, QueueHandle};
 use serde_json::{Value, json};
@@ -120,10 +120,12 @@ impl Listener {
                 if request.q == "down" {
                     return Err("the store does not answer".into());
                 }
-                Ok(vec![SearchHit { title: format!("{request:?}"), ..SearchHit::default() }])
+                let hit = SearchHit { title: format!("{request:?}"), ..SearchHit::default() };
+                Ok(SearchResponse { query: request.q, hits: vec![hit], ..SearchResponse::default() })
             }),
             verify: Arc::new(move |_| never("verify")),
             backup: Arc::new(move || never("backup")),
+            report: Arc::new(move |_| never("report")),
             history: Arc::new(|| HistoryResponse { step_seconds: 60, ..HistoryResponse::default() }),
         };
         let model = ModelCard { id: MODEL.into(), name: "Lab/Tiny-Model".into(), dimension: 3, max_tokens: 12 };

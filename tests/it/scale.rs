@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use alexandria_ingestd::ingest::{ReconcileSettings, Reconciler};
+use alexandria_ingestd::ingest::{ReconcileSettings, Reconciler, RemovalRules};
 use alexandria_ingestd::library::{Heartbeat, signature};
 use alexandria_ingestd::queue::{Queue, QueueHandle};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -53,9 +53,7 @@ fn child_that_looks() {
         path,
         formats: vec!["EPUB".into(), "TXT".into()],
         scratch_dir: state,
-        removal_grace_us: 0,
-        removal_limit: 10,
-        removal_limit_percent: 2.0,
+        removal: RemovalRules { grace_us: 0, limit: 10, limit_percent: 2.0 },
         watched: true,
     };
     let reconciler = Reconciler::new(queue.clone(), settings);

@@ -3,6 +3,7 @@
 
 mod audit;
 mod jobs;
+mod report;
 mod search;
 mod status;
 mod watch;
@@ -15,6 +16,7 @@ use crate::clock::now_us;
 
 pub use audit::audit;
 pub use jobs::{failed, queue};
+pub use report::{report, report_csv};
 pub use search::search;
 pub use status::status;
 pub use watch::{Frame, frame, summary};
