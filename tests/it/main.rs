@@ -7,6 +7,7 @@ mod big;
 mod books;
 mod calibre;
 mod clock;
+mod configuration;
 mod control;
 mod control_process;
 mod crash_matrix;
@@ -28,6 +29,7 @@ mod half_done;
 mod history;
 mod http;
 mod http_clients;
+mod ingest_log;
 // Of the fuzz targets' crate; the fuzzer uses all of it, the tests replay its findings.
 #[allow(dead_code)]
 #[path = "../fuzz/src/inputs.rs"]
@@ -45,6 +47,7 @@ mod random_kills;
 mod random_model;
 mod real_server;
 mod regressions;
+mod reporting;
 mod sandbox;
 mod scale;
 mod service;
