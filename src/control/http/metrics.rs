@@ -11,8 +11,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Counter, CounterVec, Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 use super::Shared;
@@ -97,6 +97,7 @@ impl Metrics {
         let page = Page(Registry::new());
         page.service(status)?;
         page.queue(status)?;
+        page.stages(status)?;
         page.embedder(status, counters)?;
         page.card(status)?;
         let mut families = page.0.gather();
@@ -179,6 +180,23 @@ impl Page {
             self.gauge("process_resident_memory_bytes", "Resident memory size in bytes.", rss as f64)?;
         }
         Ok(())
+    }
+
+    /// The time of the jobs that were done, by stage: the names are the service's own.
+    fn stages(&self, status: &StatusSnapshot) -> Done {
+        let seconds = CounterVec::new(
+            Opts::new("alexandria_job_stage_seconds_total", "Seconds that the jobs which were done spent, by stage."),
+            &["stage"],
+        )?;
+        for (stage, spent) in &status.totals.stage_seconds {
+            seconds.get_metric_with_label_values(&[stage])?.inc_by(spent.max(0.0));
+        }
+        self.0.register(Box::new(seconds))?;
+        self.gauge(
+            "alexandria_stuck",
+            "Parts that do not go on; the watchdog is not fed until they do.",
+            status.stuck.len() as f64,
+        )
     }
 
     fn queue(&self, status: &StatusSnapshot) -> Done {
@@ -386,6 +404,8 @@ mod tests {
         status.model.memory = Some(ModelMemory { weights: 5, workspace: 7, ..ModelMemory::default() });
         status.store.points = Some(9);
         status.library.last_look_us = Some(1_800_000_000_500_000);
+        status.totals.stage_seconds.insert("extract".into(), 1.25);
+        status.stuck = vec!["the embedder has not ended a batch for 700 s".into()];
         status.estimate = Some(Estimate { tokens: 1000, seconds: 2.5, ..Estimate::default() });
         status.gpu = Some(GpuStatus {
             utilisation_percent: Some(42),
@@ -420,6 +440,8 @@ mod tests {
             "alexandria_job_failures_total{kind=\"book\"} 2",
             "alexandria_library_last_look_timestamp_seconds 1800000000.5",
             "alexandria_gpu_utilisation_ratio 0.42",
+            "alexandria_job_stage_seconds_total{stage=\"extract\"} 1.25",
+            "alexandria_stuck 1",
             "alexandria_remaining_seconds 2.5",
             "alexandria_http_requests_total{code=\"200\",method=\"POST\",route=\"/embed\"} 1",
             "alexandria_http_request_duration_seconds_bucket{route=\"/embed\",le=\"0.25\"} 1",
