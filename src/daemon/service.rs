@@ -268,7 +268,7 @@ fn finish(service: Arc<Service>, workers: Workers, threads: Vec<JoinHandle<()>>)
     service.parts.embedder.stop();
     service.parts.queue.work_available();
     if let Some(log) = &service.ingest_log
-        && !log.stop(Duration::from_secs(2))
+        && !log.stop(Duration::from_secs(1))
     {
         tracing::warn!("the ingest log's file does not answer; it is caught up after the next start");
     }
