@@ -26,6 +26,7 @@
 //! | [`config`] | every setting, its default and its check | accept an unknown key |
 //! | [`telemetry`] | the log (journald or stderr), the one table of its fields and events, rates and the remaining time | block a stage |
 //! | [`failpoint`] | where tests kill the process (around every write) or have a thread hang | exist in a release, or do anything else |
+//! | [`manual`] | the manual pages and completions, from the parsers and tables themselves | document a thing a second time |
 //! | [`clock`] | the wall clock, as the state keeps it | measure a duration |
 //! | [`daemon`] | the composition root: builds, starts, notifies systemd, stops in order | hold logic of a stage |
 //!
@@ -60,6 +61,7 @@ pub mod failpoint;
 pub mod ingest;
 pub mod ingest_log;
 pub mod library;
+pub mod manual;
 pub mod queue;
 pub mod store;
 pub mod telemetry;

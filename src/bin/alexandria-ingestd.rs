@@ -10,8 +10,9 @@ use alexandria_ingestd::config::{Config, ConfigError, ConfigSource};
 use alexandria_ingestd::control::arguments::SearchArguments;
 use alexandria_ingestd::control::tables::{self, View};
 use alexandria_ingestd::daemon::{self, BenchTexts, DaemonError, EmbedBenchSettings, IngestSummary};
+use alexandria_ingestd::manual::{self, GenerateArguments};
 use alexandria_ingestd::telemetry;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use indicatif::ProgressBar;
 
 /// Watches a Calibre library and keeps a Qdrant collection of its books' embeddings up to date.
@@ -42,12 +43,16 @@ enum Verb {
     /// Ingest files, folders or Calibre libraries now, without a service
     #[command(after_help = "Example: alexandria-ingestd ingest ~/Books novel.epub")]
     Ingest {
+        /// A book, a folder or a library
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
     /// Put a backup made by `alexandriactl backup` in the place of the state; the service must be stopped
     #[command(after_help = "Example: alexandria-ingestd restore state-2026-11-25.db")]
-    Restore { backup: PathBuf },
+    Restore {
+        /// The backup's file
+        backup: PathBuf,
+    },
     /// Make a new state from the library and the store, embedding only what the store does not have whole; the service
     /// must be stopped
     #[command(after_help = "Example: alexandria-ingestd rebuild")]
@@ -61,13 +66,17 @@ enum Verb {
     Search {
         #[command(flatten)]
         search: SearchArguments,
+        /// Print the passages as JSON
         #[arg(long)]
         json: bool,
     },
     /// Read one JSON string a line, write one JSON vector a line
+    #[command(after_help = "Example: echo '\"a text\"' | alexandria-ingestd embed")]
     Embed,
     /// Show the sections of a book's file, or compare its words with an independent count
+    #[command(after_help = "Example: alexandria-ingestd extract novel.epub --report")]
     Extract {
+        /// The book's file
         path: PathBuf,
         /// Print the comparison instead of the sections
         #[arg(long)]
@@ -90,6 +99,7 @@ enum Verb {
         /// With --extract: how often each book is read
         #[arg(long, default_value_t = 5, requires = "extract")]
         rounds: usize,
+        /// Print a machine's table
         #[arg(long)]
         json: bool,
     },
@@ -103,6 +113,9 @@ enum Verb {
         #[arg(long, requires = "check")]
         json: bool,
     },
+    /// For packagers: the manual pages, or the shells' completions
+    #[command(hide = true)]
+    Generate(GenerateArguments),
 }
 
 const BENCH_EXAMPLES: &str = "\
@@ -176,11 +189,28 @@ fn main() -> ExitCode {
         return daemon::run_child();
     }
     let arguments = Arguments::parse();
+    if let Some(Verb::Generate(what)) = &arguments.verb {
+        return generate(what);
+    }
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("alexandria-ingestd: {error}");
             ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Needs no configuration: it runs where the package is built.
+fn generate(what: &GenerateArguments) -> ExitCode {
+    let version = env!("CARGO_PKG_VERSION");
+    let pages =
+        [manual::service_page(Arguments::command()), manual::settings_page(version), manual::journal_page(version)];
+    match manual::generate(what, "alexandria-ingestd", &Arguments::command(), &pages) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("alexandria-ingestd: {error}");
+            ExitCode::FAILURE
         }
     }
 }
@@ -202,6 +232,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
     telemetry::init(level, bar.clone())
         .map_err(|reason| DaemonError::Config(ConfigError::BadValue { key: "log.level", reason }))?;
     match arguments.verb {
+        // Answered before there is a configuration.
+        Some(Verb::Generate(_)) => {}
         None => daemon::run(config, source)
             .inspect_err(|error| tracing::error!(MESSAGE_ID = telemetry::event::SERVICE_FAILED, "{error}"))?,
         Some(Verb::CheckConfig { json }) => {

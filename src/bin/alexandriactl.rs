@@ -12,7 +12,8 @@ use alexandria_ingestd::control::protocol::{
 };
 use alexandria_ingestd::control::tables::{self, View};
 use alexandria_ingestd::control::{self, default_socket};
-use clap::{Parser, Subcommand, ValueEnum};
+use alexandria_ingestd::manual::{self, GenerateArguments};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
 
 /// Talks to a running alexandria-ingestd.
@@ -138,6 +139,9 @@ enum Verb {
         #[arg(long, conflicts_with = "json")]
         csv: bool,
     },
+    /// For packagers: the manual page, or the shells' completions
+    #[command(hide = true)]
+    Generate(GenerateArguments),
 }
 
 const REPORT_EXAMPLES: &str = "\
@@ -168,6 +172,13 @@ impl From<StateName> for JobState {
 
 fn main() -> ExitCode {
     let Arguments { socket, json, verb } = Arguments::parse();
+    if let Verb::Generate(what) = &verb {
+        let pages = [manual::control_page(Arguments::command())];
+        return match manual::generate(what, "alexandriactl", &Arguments::command(), &pages) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failure(&error.to_string()),
+        };
+    }
     let client = Client::new(&socket.unwrap_or_else(default_socket));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -206,6 +217,8 @@ async fn ask(client: &Client, verb: Verb, json: bool) -> Result<(String, ExitCod
     let show = Show { client, json };
     let mut code = ExitCode::SUCCESS;
     let text = match verb {
+        // Answered before there is a service.
+        Verb::Generate(_) => Ok(String::new()),
         Verb::Verify { repair } => {
             let answer: serde_json::Value = client.post_and_wait("/verify", &VerifyRequest { repair }).await?;
             let report: AuditReport = client.understand(answer.clone())?;

@@ -38,6 +38,7 @@ mod journal;
 mod kindle;
 mod library;
 mod main_job;
+mod manual;
 mod model;
 mod mounts;
 mod pdf;
