@@ -75,7 +75,7 @@ fn run(config: &Config, path: &Path) -> Result<BenchReport, DaemonError> {
     let scratch = tempfile::tempdir().map_err(DaemonError::io("a temporary directory cannot be made"))?;
     let state_dir = config.state_directory()?;
     let started = Instant::now();
-    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?;
+    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?.embedder;
     let load_seconds = started.elapsed().as_secs_f64();
     reset_peak_memory();
     let loaded_bytes = memory("VmRSS:");

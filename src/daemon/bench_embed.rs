@@ -82,7 +82,7 @@ fn read_run(path: &Path) -> Result<EmbedBench, DaemonError> {
 fn measure(config: &Config, settings: &EmbedBenchSettings) -> Result<EmbedBench, DaemonError> {
     let state_dir = config.state_directory()?;
     let started = Instant::now();
-    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?;
+    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?.embedder;
     let load_seconds = started.elapsed().as_secs_f64();
     reset_peak_memory();
     let host_loaded_bytes = memory("VmRSS:");

@@ -6,6 +6,7 @@ mod bench_embed;
 mod bench_extract;
 mod check_config;
 mod error;
+mod first_fetch;
 mod forecast;
 mod formats;
 mod gpu_watch;

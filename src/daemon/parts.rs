@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::{DaemonError, formats, reload};
+use super::{DaemonError, first_fetch, formats, reload};
 use crate::chunk::{Borders, ChunkSettings};
 use crate::clock::now_us;
 use crate::config::{Config, StoreConfig};
@@ -72,15 +72,18 @@ impl Parts {
         clear_directory(&scratch_dir)?;
         let sandbox = sandbox(config);
         warm_up(&sandbox)?;
-        let loading = Instant::now();
-        let embedder = load_embedder(config, &state_dir, report)?;
+        let loaded = match mode {
+            Mode::Service => first_fetch::load_embedder(config, &state_dir, report)?,
+            Mode::OneShot => load_embedder(config, &state_dir, report)?,
+        };
+        let embedder = loaded.embedder;
         let setup = Setup {
             model: embedder.info().id.clone(),
             device: embedder.info().device.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             batch_tokens: embedder.batch_tokens(),
         };
-        queue.begin_run(&setup, loading.elapsed().as_secs_f64(), now_us())?;
+        queue.begin_run(&setup, loaded.seconds, now_us())?;
         report("opening the store");
         let store = store::open(&store_settings(config)?, &state_dir)?;
         let spec = CollectionSpec {
@@ -205,31 +208,42 @@ pub fn model_files(config: &Config, state_dir: &Path, report: Report) -> Result<
     })
 }
 
+/// A model that is ready to embed.
+pub struct LoadedEmbedder {
+    pub embedder: EmbedderHandle,
+    /// How long loading and warming up took, without fetching its files.
+    pub seconds: f64,
+}
+
 /// Loads the configured model and hands it to its thread. The one place that loads a model.
-pub fn load_embedder(config: &Config, state_dir: &Path, report: Report) -> Result<EmbedderHandle, DaemonError> {
+pub fn load_embedder(config: &Config, state_dir: &Path, report: Report) -> Result<LoadedEmbedder, DaemonError> {
     let settings = &config.embedding;
+    let mut started = Instant::now();
     let embedder: Box<dyn Embedder> = if settings.model == "fake" && settings.model_path.is_empty() {
         tracing::warn!("embedding.model is \"fake\": vectors mean nothing; for tests only");
         Box::new(FakeEmbedder::default())
     } else {
         let files = model_files(config, state_dir, report)?;
+        started = Instant::now();
         let size = std::fs::metadata(files.weights.path()).map_or(0, |metadata| metadata.len());
         report(&format!("loading the model {} ({:.1} GB)", files.spec.id, size as f64 / 1e9));
         embed::load(files, &device_settings(config)?)?
     };
-    let handle = EmbedderHandle::spawn(embedder)?;
-    let info = handle.info();
+    let embedder = EmbedderHandle::spawn(embedder)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let info = embedder.info();
     tracing::info!(
         MESSAGE_ID = event::MODEL_LOADED,
         MODEL = info.id,
         DEVICE = info.device,
-        "model {} loaded on {}: {} dimensions, up to {} tokens",
+        SECONDS = seconds,
+        "model {} loaded on {} in {seconds:.1} s: {} dimensions, up to {} tokens",
         info.name,
         info.device,
         info.dimension,
         info.max_tokens
     );
-    Ok(handle)
+    Ok(LoadedEmbedder { embedder, seconds })
 }
 
 /// How the configuration wants books ingested.

@@ -72,7 +72,7 @@ fn explained(error: StoreError, narrowed: &Narrowed) -> DaemonError {
 pub fn search_once(config: &Config, request: &SearchRequest) -> Result<SearchResponse, DaemonError> {
     let state_dir = parts::prepare_state_dir(config)?;
     let store = store::open(&parts::store_settings(config)?, &state_dir)?;
-    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?;
+    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?.embedder;
     store.ensure_collection(&CollectionSpec {
         name: config.store.collection.clone(),
         dimension: embedder.info().dimension,

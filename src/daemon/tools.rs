@@ -14,7 +14,7 @@ use crate::embed::{self, EmbedError, EmbedderHandle, FakeEmbedder, Priority};
 /// One JSON string a line in, one JSON vector a line out.
 pub fn embed_lines(config: &Config, input: impl BufRead, mut output: impl Write) -> Result<(), DaemonError> {
     let state_dir = parts::prepare_state_dir(config)?;
-    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?;
+    let embedder = parts::load_embedder(config, &state_dir, &parts::quiet)?.embedder;
     for (number, line) in input.lines().enumerate() {
         let line = line.map_err(DaemonError::io("standard input"))?;
         if line.trim().is_empty() {
