@@ -40,7 +40,7 @@ lacking_for_mounts() {
   [ "$(id -u)" -eq 0 ] || { echo "mounts need root"; return; }
   unshare --mount true 2>/dev/null || { echo "this machine (a container?) lets nobody mount"; return; }
   for device in /dev/fuse /dev/loop-control; do
-    [ -c "$device" ] && : 2>/dev/null <"$device" || { echo "$device cannot be opened"; return; }
+    { [ -c "$device" ] && : <"$device"; } 2>/dev/null || { echo "$device cannot be opened"; return; }
   done
   for pair in smbd:samba rclone:rclone fusermount3:fuse3 setpriv:util-linux losetup:mount mkfs.ext4:e2fsprogs \
     e2fsck:e2fsprogs filefrag:e2fsprogs; do
@@ -117,6 +117,21 @@ done
 
 [ -z "$lacking" ] || say "SKIPPED: the tests of real mounts (smb::, some of trouble::): $lacking"
 
+# The package, and what an operator does with it on a machine that boots systemd. Its failure is told at the end, too:
+# the other tests have their say first.
+boot_test=passed
+if [ $# -eq 0 ]; then
+  package=$(bash packaging/deb.sh --profile dev)
+  if ! bash tests/boot/package.sh "$package" || ! bash tests/boot/run.sh "$package"; then boot_test=failed; fi
+fi
+
+# run_tests COMMAND...: the last word, in place of this script where nothing else is to be said.
+run_tests() {
+  [ "$boot_test" = failed ] || exec "$@"
+  "$@" || true
+  die "the package or the boot test failed, see above"
+}
+
 # The runner's closing line counts what passed, failed and was skipped, so it comes last.
 if cargo nextest --version >/dev/null 2>&1; then
   if [ $# -eq 0 ]; then
@@ -128,7 +143,7 @@ if cargo nextest --version >/dev/null 2>&1; then
       say "SKIPPED: the tests against a real Qdrant server (set QDRANT_TEST_URL, or have a qdrant on PATH)"
     fi
   fi
-  exec cargo nextest run --locked "${features[@]}" "$@"
+  run_tests cargo nextest run --locked "${features[@]}" "$@"
 fi
 say "cargo-nextest is not installed: using cargo test, without its time limits (cargo install --locked cargo-nextest)"
-exec cargo test --locked "${features[@]}" "$@"
+run_tests cargo test --locked "${features[@]}" "$@"
