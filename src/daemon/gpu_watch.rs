@@ -85,6 +85,11 @@ mod imp {
     }
 
     impl GpuMonitor {
+        /// Watches nothing: there is no GPU in use.
+        pub fn off() -> Self {
+            Self::default()
+        }
+
         /// Starts watching the GPU of this name, until `stopping`. The thread is left behind where the driver hangs.
         pub fn start(name: &str, stopping: &Arc<AtomicBool>) -> Self {
             let monitor = Self::default();
@@ -195,10 +200,13 @@ mod imp {
     use super::{GpuFigures, GpuStatus};
 
     /// This build has no CUDA support: there is nothing to show.
-    #[derive(Default)]
     pub struct GpuMonitor;
 
     impl GpuMonitor {
+        pub fn off() -> Self {
+            Self
+        }
+
         pub fn start(_: &str, _: &Arc<AtomicBool>) -> Self {
             Self
         }

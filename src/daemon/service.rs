@@ -159,7 +159,7 @@ pub(super) fn assemble(
     let device = parts.embedder.device();
     let gpu = match device.kind.as_str() {
         "cuda" => GpuMonitor::start(&device.name, &parts.stopping),
-        _ => GpuMonitor::default(),
+        _ => GpuMonitor::off(),
     };
     let (stats, parked) = parts
         .queue

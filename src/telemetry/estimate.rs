@@ -4,11 +4,11 @@
 //! known: its tokens are predicted by a line through the books of that format that are in the index (least squares,
 //! tokens over bytes, never falling). For N unread books of mean size s the line's residual variance σ² gives the
 //! variance `N σ² + N² σ² (1/n + (s − s̄)² / Sxx)`: the books' own scatter, and what the line itself is unsure of. Two
-//! books of an assumed kind ([`PRIOR`]) count as seen before the first one, so that a new library has a wide interval
+//! books of an assumed kind (`PRIOR`) count as seen before the first one, so that a new library has a wide interval
 //! instead of none.
 //!
 //! **Rate.** Tokens of passages by the seconds in which there was work, over the last minutes; its uncertainty is the
-//! scatter of the minutes over the root of their number, at least [`DRIFT`].
+//! scatter of the minutes over the root of their number, at least `DRIFT`.
 //!
 //! **Both** are taken as log-normal, so neither can be negative and the upper side is the longer one. The interval from
 //! `low` to `high` is meant to hold the truth in nine of ten cases; `coverage` in the tests measures that on simulated
