@@ -68,6 +68,7 @@ put 755 "$binaries/alexandria-ingestd" usr/bin
 put 755 "$binaries/alexandriactl" usr/bin
 put 644 "$root/packaging/config.toml" etc/alexandria-ingestd
 put 644 "$root/README.md" usr/share/doc/alexandria-ingestd
+put 644 "$root/packaging/OPERATING.md" usr/share/doc/alexandria-ingestd
 # What journalctl -x explains events with; systemd's trigger takes it in.
 [ ! -e "$root/packaging/alexandria-ingestd.catalog" ] ||
   put 644 "$root/packaging/alexandria-ingestd.catalog" usr/lib/systemd/catalog
