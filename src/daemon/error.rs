@@ -38,8 +38,11 @@ impl DaemonError {
             DaemonError::Store(StoreError::WrongCollection { .. }) => 2,
             DaemonError::Model(EmbedError::Load(_)) => 2,
             DaemonError::Control(ControlError::NoGroup { .. }) => 2,
-            DaemonError::State(QueueError::Locked { .. }) => 1,
-            DaemonError::State(error) if error.kind() == FailureKind::Fatal => 3,
+            DaemonError::State(error) | DaemonError::Look(LookError::Queue(error)) => match error {
+                QueueError::Locked { .. } => 1,
+                error if error.kind() == FailureKind::Fatal => 3,
+                _ => 1,
+            },
             _ => 1,
         }
     }

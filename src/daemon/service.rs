@@ -28,7 +28,7 @@ use crate::control::http::{HttpServer, RunningHttp};
 use crate::control::protocol::StoreStatus;
 use crate::control::server::{ControlHandles, ControlServer};
 use crate::domain::AuditReport;
-use crate::ingest::{JobSummary, LookError, Reconciler, Unfinished, WorkerSettings, Workers};
+use crate::ingest::{FatalFailure, JobSummary, LookError, Reconciler, Unfinished, WorkerSettings, Workers};
 use crate::ingest_log::IngestLog;
 use crate::library::{LookOutcome, Settings as WatchSettings, Watcher};
 use crate::queue::{ClaimedJob, Outcome, QueueStats};
@@ -231,8 +231,12 @@ async fn serve(
                 service.watcher.look_now(false);
             }
             _ = tick.tick() => {
-                if workers.met_fatal_failure() {
-                    break Err(DaemonError::Failed("a failure that this process cannot get over; see the log above".into()));
+                match workers.take_fatal_failure() {
+                    None => {}
+                    Some(FatalFailure::State(error)) => break Err(DaemonError::State(error)),
+                    Some(FatalFailure::Other) => {
+                        break Err(DaemonError::Failed("a failure that this process cannot get over; see the log above".into()));
+                    }
                 }
                 if workers.are_done() || !service.watcher.status().running {
                     break Err(DaemonError::Failed("a thread of the service has died; see the log above".into()));

@@ -24,7 +24,7 @@ pub use gate::{ClosedLibrary, LibraryGate};
 pub use plan::{Parents, generation};
 pub use progress::{CurrentJob, Progress, Stage};
 pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, RemovalRules, ShelfState};
-pub use worker::{Unfinished, WorkerSettings, Workers};
+pub use worker::{FatalFailure, Unfinished, WorkerSettings, Workers};
 pub use writing::StoreWatch;
 
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! The ingest workers: claim a job, run it, report what came of it. One bad book never stops the others.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,10 +40,22 @@ pub struct Unfinished {
     pub next: Option<NextStep>,
 }
 
+/// Why the process is to end.
+#[derive(Debug)]
+pub enum FatalFailure {
+    /// The state cannot be worked with; a new process would find the same.
+    State(QueueError),
+    /// The GPU is lost, or a thread has died: a new process may do better. The log says more.
+    Other,
+}
+
+/// The first fatal failure that a worker met.
+type Fatal = Mutex<Option<FatalFailure>>;
+
 /// Running workers.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
-    fatal: Arc<AtomicBool>,
+    fatal: Arc<Fatal>,
 }
 
 impl Workers {
@@ -53,7 +65,7 @@ impl Workers {
         settings: WorkerSettings,
         on_finished: impl Fn(&ClaimedJob, &Result<JobSummary, Unfinished>) + Send + Sync + Clone + 'static,
     ) -> std::io::Result<Self> {
-        let fatal = Arc::new(AtomicBool::new(false));
+        let fatal = Arc::new(Fatal::default());
         let threads = (0..settings.workers.max(1))
             .map(|index| {
                 let (ingestor, fatal, on_finished) = (ingestor.clone(), fatal.clone(), on_finished.clone());
@@ -70,9 +82,9 @@ impl Workers {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Whether a failure asked for the end of the process.
-    pub fn met_fatal_failure(&self) -> bool {
-        self.fatal.load(Ordering::Relaxed)
+    /// The failure that asks for the end of the process, where there is one. It is told once.
+    pub fn take_fatal_failure(&self) -> Option<FatalFailure> {
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Waits for the threads to end, at most until `deadline`. False where one still works.
@@ -133,7 +145,7 @@ impl<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)> Written<'_, F> {
 fn work(
     ingestor: &Ingestor,
     settings: WorkerSettings,
-    fatal: &AtomicBool,
+    fatal: &Fatal,
     on_finished: &impl Fn(&ClaimedJob, &Result<JobSummary, Unfinished>),
 ) {
     let mut written = Written { ingestor, on_finished, jobs: Vec::new(), since: Instant::now() };
@@ -141,10 +153,15 @@ fn work(
     written.end();
 }
 
+/// The first one counts.
+fn end_process(fatal: &Fatal, failure: FatalFailure) {
+    fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+}
+
 fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)>(
     ingestor: &Ingestor,
     settings: WorkerSettings,
-    fatal: &AtomicBool,
+    fatal: &Fatal,
     on_finished: &F,
     written: &mut Written<F>,
 ) {
@@ -168,7 +185,7 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)>(
                 written.end();
                 tracing::error!(MESSAGE_ID = event::QUEUE_TROUBLE, "the queue cannot be read: {error}");
                 if error.kind() == FailureKind::Fatal {
-                    fatal.store(true, Ordering::Relaxed);
+                    end_process(fatal, FatalFailure::State(error));
                     return;
                 }
                 sleep_unless_stopping(ingestor, Duration::from_secs(5));
@@ -177,7 +194,7 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)>(
             Err(error) => {
                 if !ingestor.stopping.load(Ordering::Relaxed) {
                     tracing::error!("{error}");
-                    fatal.store(true, Ordering::Relaxed);
+                    end_process(fatal, FatalFailure::Other);
                 }
                 return;
             }
@@ -209,7 +226,7 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)>(
                 give_back(ingestor, &job);
                 if !ingestor.stopping.load(Ordering::Relaxed) {
                     // Nobody asked for a stop: the embedder's or the queue's thread has died.
-                    fatal.store(true, Ordering::Relaxed);
+                    end_process(fatal, FatalFailure::Other);
                 }
                 return;
             }
@@ -227,7 +244,7 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)>(
         let next = unfinished.next;
         on_finished(&job, &Err(unfinished));
         if failure.kind == FailureKind::Fatal {
-            fatal.store(true, Ordering::Relaxed);
+            end_process(fatal, FatalFailure::Other);
             return;
         }
         if matches!(next, Some(NextStep::GivenBack)) {

@@ -453,3 +453,21 @@ fn a_damaged_state_file_is_refused_with_what_to_do_and_its_backup_works() {
     daemon.until_indexed(2);
     both_are_there(&daemon);
 }
+
+/// Found while the package was tried: it ended with 1, and systemd started it again for ever.
+#[test]
+fn a_value_that_makes_no_sense_in_the_state_ends_the_service_with_three() {
+    let library = CalibreLibrary::new();
+    let mut daemon = indexed(&library, &library.path());
+    assert_eq!(daemon.stop().0, Some(0));
+    let state = rusqlite::Connection::open(daemon.state_dir().join("state.db")).unwrap();
+    state.execute("UPDATE books SET metadata = 'no JSON'", []).unwrap();
+    let changed = state
+        .execute("UPDATE jobs SET state = 'queued', finished_us = NULL WHERE id IN (SELECT max(id) FROM jobs)", []);
+    assert_eq!(changed.unwrap(), 1, "one job is to be done again");
+    drop(state);
+    daemon.spawn();
+    let ended = daemon.wait(std::time::Duration::from_secs(60));
+    assert_eq!(ended.map(|(code, _)| code), Some(Some(3)), "{}", daemon.log());
+    assert!(daemon.log().contains("a value that makes no sense"), "{}", daemon.log());
+}
