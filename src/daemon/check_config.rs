@@ -68,9 +68,9 @@ impl ConfigReport {
             ("model", format!("{} on {}", config.embedding.model, config.embedding.device)),
             ("store", format!("{}, collection {}", self.store, config.store.collection)),
             ("http", http.to_owned()),
-            ("log", log),
+            ("shared log", log),
         ] {
-            out += &format!("  {name:<9} {value}\n");
+            out += &format!("  {name:<10} {value}\n");
         }
         let set: Vec<&ValueRow> = self.values.iter().filter(|row| row.origin != "default").collect();
         if set.is_empty() {
@@ -308,22 +308,20 @@ fn check_model_files(directory: &Path, warnings: &mut Vec<String>) {
     let wanted = directory.to_owned();
     let missing = within_patience(move || {
         if !wanted.is_dir() {
-            return Some(vec!["the directory itself"]);
+            return Some("does not exist".to_owned());
         }
         let lacks = |name: &str| !wanted.join(name).is_file();
         let mut missing: Vec<&str> = ["config.json", "tokenizer.json"].into_iter().filter(|name| lacks(name)).collect();
         if lacks("model.safetensors") && lacks("pytorch_model.bin") {
             missing.push("model.safetensors (or pytorch_model.bin)");
         }
-        (!missing.is_empty()).then_some(missing)
+        (!missing.is_empty()).then(|| format!("lacks {}", missing.join(", ")))
     });
     match missing {
         None => warnings.push(format!("embedding.model_path {} does not answer", directory.display())),
-        Some(Some(missing)) => warnings.push(format!(
-            "embedding.model_path {} lacks {}: the service will not start",
-            directory.display(),
-            missing.join(", ")
-        )),
+        Some(Some(missing)) => {
+            warnings.push(format!("embedding.model_path {} {missing}: the service will not start", directory.display()))
+        }
         Some(None) => {}
     }
 }
@@ -393,7 +391,11 @@ mod tests {
         warns("[store]\napi_key_file = \"/nonexistent/key\"\n", 0o640, &["store.api_key_file", "/nonexistent/key"]);
         warns("[store]\nkind = \"server\"\nurl = \"http://x:6333\"\n", 0o640, &["6334"]);
         warns("[embedding]\nmodel = \"bge-large\"\n", 0o640, &["512", "shrink"]);
-        warns("[embedding]\nmodel = \"mine\"\nmodel_path = \"/nonexistent/m\"\n", 0o640, &["lacks", "/nonexistent/m"]);
+        warns(
+            "[embedding]\nmodel = \"mine\"\nmodel_path = \"/nonexistent/m\"\n",
+            0o640,
+            &["does not exist", "/nonexistent/m"],
+        );
         warns("[embedding]\nmodel = \"mine\"\n", 0o640, &["no model that can be fetched"]);
         warns("[control]\ngroup = \"no-such-group\"\n", 0o640, &["no-such-group"]);
         let nowhere = "[library]\npath = \"/proc/nothing\"\n[ingest_log]\nenabled = true\npath = \"/proc/x/log.db\"\n";

@@ -91,6 +91,7 @@ all_checks() {
   a_configuration_that_is_refused
   configured_and_enabled
   a_late_mount_and_a_book
+  a_reload
   who_may_ask
   credentials
   an_upgrade
@@ -231,9 +232,28 @@ UNIT
     check "... and explains its events" \
       contains "$(inside journalctl -u $unit -x --no-pager)" "Subject: The service is ready"
   fi
-  check "a reload is a word in the log" inside systemctl reload $unit
-  check "... and no restart" log_has "SIGHUP" -n 5
   check "a search finds it" contains "$(control search "Wie füge ich Bücher hinzu?")" "Kurzanleitung"
+}
+
+# reload_after EDIT TEXT: sed's EDIT of the configuration, and a reload that says TEXT.
+reload_after() {
+  sed -i "$1" "$root/etc/alexandria-ingestd/config.toml"
+  inside systemctl reload "$unit" && wait_for 10 log_has "$2" -n 10 || log_has "$2" -n 10
+}
+
+a_reload() {
+  local pid
+  pid=$(property MainPID)
+  check "a reload takes a changed setting" reload_after 's|^#poll_seconds = .*|poll_seconds = 1.5|' \
+    "library.poll_seconds is 1.5 now"
+  check "... says what waits for a restart" reload_after 's|^#workers = .*|workers = 3|' \
+    "ingest.workers stays 2 until a restart"
+  check "... takes nothing of a file with a mistake" reload_after 's|^poll_seconds = 1.5|pol_seconds = 9|' \
+    "did you mean library.poll_seconds?"
+  check "... and the file is right again" reload_after 's|^pol_seconds = 9|poll_seconds = 2.0|;s|^workers = 3|workers = 2|' \
+    "library.poll_seconds is 2.0 now"
+  check "... in one process" is_property MainPID "$pid"
+  check "... which is active" is_property ActiveState active
 }
 
 who_may_ask() {
