@@ -14,12 +14,15 @@ use serde::Serialize;
 use super::reload::{self, Effect};
 use super::{DaemonError, formats};
 use crate::config::{Config, Loaded, values};
+use crate::control::SYSTEM_SOCKET;
 use crate::embed::ModelSpec;
 use crate::ingest_log::{LogSettings, Place};
 use crate::library;
 
 /// How long a file system may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Where systemd has the packaged service keep its state: the StateDirectory= of its unit.
+const SERVICE_STATE: &str = "/var/lib/alexandria-ingestd";
 /// Linux keeps a socket's path in 108 bytes with a zero at the end.
 const LONGEST_SOCKET: usize = 107;
 
@@ -127,6 +130,7 @@ pub fn check_config(loaded: &Loaded) -> Result<ConfigReport, DaemonError> {
         }
     };
     let ingest_log = config.ingest_log.enabled.then(|| LogSettings::place(&config.ingest_log.path, &library));
+    warnings.extend(other_directories(config, &state_dir, Path::new(SERVICE_STATE).is_dir()));
     check_state(&state_dir, &mut warnings);
     check_socket(config, &control_socket, &mut warnings);
     check_http(config, &mut warnings);
@@ -151,6 +155,17 @@ pub fn check_config(loaded: &Loaded) -> Result<ConfigReport, DaemonError> {
         ingest_log: ingest_log.map(|place| place.path),
         values: value_rows(loaded),
         warnings,
+    })
+}
+
+/// A shell does not see the directories that systemd gives the service.
+fn other_directories(config: &Config, state_dir: &Path, service_has_state: bool) -> Option<String> {
+    let differ = service_has_state && config.state_dir.is_empty() && state_dir != Path::new(SERVICE_STATE);
+    differ.then(|| {
+        format!(
+            "state and socket are those of a program that this user runs; the installed service has {SERVICE_STATE} and \
+             {SYSTEM_SOCKET}"
+        )
     })
 }
 
@@ -381,6 +396,18 @@ mod tests {
         let (report, shown) = report(text, mode);
         let found = report.warnings.iter().any(|warning| words.iter().all(|word| warning.contains(word)));
         assert!(found, "{words:?}: {shown}");
+    }
+
+    #[test]
+    fn the_directories_of_the_installed_service_are_named_where_it_has_others() {
+        let mut config = Config::default();
+        let mine = Path::new("/root/.local/state/alexandria-ingestd");
+        let said = other_directories(&config, mine, true).unwrap();
+        assert!(said.contains("/var/lib/alexandria-ingestd") && said.contains("/run/"), "{said}");
+        assert_eq!(other_directories(&config, mine, false), None, "it is not installed");
+        assert_eq!(other_directories(&config, Path::new(SERVICE_STATE), true), None, "it is the service that asks");
+        config.state_dir = "/srv/state".into();
+        assert_eq!(other_directories(&config, Path::new("/srv/state"), true), None, "both have the configured one");
     }
 
     #[test]

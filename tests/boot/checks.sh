@@ -159,6 +159,8 @@ configured_and_enabled() {
     s|^#listen = .*|listen = "127.0.0.1:8765"|' "$root/etc/alexandria-ingestd/config.toml"
   plant_first_state
   check "check-config takes the configuration" inside alexandria-ingestd check-config
+  check "... and names the folders that the service has" \
+    contains "$(inside alexandria-ingestd check-config)" "the installed service has /var/lib/alexandria-ingestd"
   check "enable --now" inside systemctl enable --now $unit
   check "... enables the socket, too" \
     same "$(property UnitFileState) $(property UnitFileState $unit.socket)" "enabled enabled"
