@@ -1,7 +1,6 @@
 //! The HTTP listener as the daemon has it: its settings and its token from the configuration, and the embedder behind it.
 //! Requests of other machines are interactive: they go before the library's books, and never starve them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,17 +9,10 @@ use super::DaemonError;
 use super::service::Service;
 use crate::config::{Config, ConfigError};
 use crate::control::http::{
-    EmbedRefusal, EmbedTask, Embedded, HttpHandles, HttpServer, HttpSettings, ModelCard, ServiceCounters, TooLong,
+    EmbedRefusal, EmbedTask, Embedded, HttpHandles, HttpServer, HttpSettings, ModelCard, TooLong,
 };
 use crate::control::server::ControlHandles;
-use crate::domain::FailureKind;
 use crate::embed::{EmbedError, EmbedderHandle, Priority};
-use crate::queue::Outcome;
-
-const OUTCOMES: [Outcome; 5] =
-    [Outcome::Embedded, Outcome::PayloadOnly, Outcome::Adopted, Outcome::Unchanged, Outcome::Removed];
-const FAILURES: [FailureKind; 4] =
-    [FailureKind::Book, FailureKind::Transient, FailureKind::Dependency, FailureKind::Fatal];
 
 /// Binds the listener, where one is configured.
 pub(super) fn bind(config: &Config) -> Result<Option<HttpServer>, DaemonError> {
@@ -66,27 +58,7 @@ pub(super) fn handles(service: &Arc<Service>, control: ControlHandles) -> HttpHa
         max_tokens: info.max_tokens,
     };
     let embedder = service.parts.embedder.clone();
-    let counted = service.clone();
-    HttpHandles {
-        control,
-        model,
-        embed: Arc::new(move |task| embed(&embedder, task)),
-        counters: Arc::new(move || counters(&counted)),
-    }
-}
-
-fn counters(service: &Service) -> ServiceCounters {
-    let totals = service.meters.totals(service.parts.embedder.counters(), service.parts.progress.embedded());
-    let read = |counts: &BTreeMap<String, u64>, name: &'static str| (name, counts.get(name).copied().unwrap_or(0));
-    ServiceCounters {
-        tokens: totals.tokens,
-        texts: totals.texts,
-        batches: totals.batches,
-        busy_seconds: totals.busy_seconds,
-        chunks: totals.chunks,
-        jobs: OUTCOMES.iter().map(|outcome| read(&totals.outcomes, outcome.as_str())).collect(),
-        failures: FAILURES.iter().map(|kind| read(&totals.failures, kind.as_str())).collect(),
-    }
+    HttpHandles { control, model, embed: Arc::new(move |task| embed(&embedder, task)) }
 }
 
 /// Tokenises on the caller's thread, and waits for the vectors there.

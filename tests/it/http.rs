@@ -8,8 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use alexandria_ingestd::control::http::{
-    EmbedRefusal, EmbedTask, Embedded, HttpHandles, HttpServer, HttpSettings, ModelCard, RunningHttp, ServiceCounters,
-    TooLong,
+    EmbedRefusal, EmbedTask, Embedded, HttpHandles, HttpServer, HttpSettings, ModelCard, RunningHttp, TooLong,
 };
 use alexandria_ingestd::control::protocol::{HistoryResponse, SearchHit, SearchResponse, StatusSnapshot};
 use alexandria_ingestd::control::server::ControlHandles;
@@ -129,12 +128,7 @@ impl Listener {
             history: Arc::new(|| HistoryResponse { step_seconds: 60, ..HistoryResponse::default() }),
         };
         let model = ModelCard { id: MODEL.into(), name: "Lab/Tiny-Model".into(), dimension: 3, max_tokens: 12 };
-        let handles = HttpHandles {
-            control,
-            model,
-            embed: Arc::new(move |task| embedding.embed(task)),
-            counters: Arc::new(ServiceCounters::default),
-        };
+        let handles = HttpHandles { control, model, embed: Arc::new(move |task| embedding.embed(task)) };
         let server = HttpServer::bind(settings).unwrap();
         let address = server.address();
         Listener { address, behind, queue, running: server.start(handles).unwrap() }

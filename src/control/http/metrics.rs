@@ -1,6 +1,7 @@
 //! GET /metrics: what the service counts, in Prometheus' text format. Every label has few values, and none comes from a
 //! client or a book. Names, units and help texts are here and nowhere else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,23 +21,14 @@ use super::guard::Place;
 use crate::control::answer::blocking;
 use crate::control::protocol::StatusSnapshot;
 use crate::control::server::whole_status;
+use crate::domain::FailureKind;
+use crate::queue::Outcome;
 
-/// Counted since the start, beside what the status shows.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ServiceCounters {
-    /// Through the model: of books and of requests.
-    pub tokens: u64,
-    pub texts: u64,
-    pub batches: u64,
-    /// Seconds in which the model computed.
-    pub busy_seconds: f64,
-    /// Of books, as they are embedded.
-    pub chunks: u64,
-    /// Jobs that were done, by what came of them; all outcomes, also those that never came.
-    pub jobs: Vec<(&'static str, u64)>,
-    /// Jobs that failed, by the kind of failure.
-    pub failures: Vec<(&'static str, u64)>,
-}
+/// Every outcome and every kind of failure has its line, also what never came.
+const OUTCOMES: [Outcome; 5] =
+    [Outcome::Embedded, Outcome::PayloadOnly, Outcome::Adopted, Outcome::Unchanged, Outcome::Removed];
+const FAILURES: [FailureKind; 4] =
+    [FailureKind::Book, FailureKind::Transient, FailureKind::Dependency, FailureKind::Fatal];
 
 /// Paths that have a name of their own in the metrics.
 const ROUTES: [&str; 11] = [
@@ -93,12 +85,12 @@ impl Metrics {
         Self { registry, requests, seconds, in_flight }
     }
 
-    fn text(&self, status: &StatusSnapshot, counters: &ServiceCounters) -> Result<String, prometheus::Error> {
+    fn text(&self, status: &StatusSnapshot) -> Result<String, prometheus::Error> {
         let page = Page(Registry::new());
         page.service(status)?;
         page.queue(status)?;
         page.stages(status)?;
-        page.embedder(status, counters)?;
+        page.embedder(status)?;
         page.card(status)?;
         let mut families = page.0.gather();
         families.extend(self.registry.gather());
@@ -240,16 +232,18 @@ impl Page {
         Ok(())
     }
 
-    fn embedder(&self, status: &StatusSnapshot, counters: &ServiceCounters) -> Done {
+    fn embedder(&self, status: &StatusSnapshot) -> Done {
+        let totals = &status.totals;
+        let of = |counts: &BTreeMap<String, u64>, name: &'static str| (name, counts.get(name).copied().unwrap_or(0));
         self.counter(
             "alexandria_embedded_tokens_total",
             "Tokens that went through the model, of books and of requests.",
-            counters.tokens,
+            totals.tokens,
         )?;
-        self.counter("alexandria_embedded_texts_total", "Texts that went through the model.", counters.texts)?;
-        self.counter("alexandria_embedder_batches_total", "Batches that the model computed.", counters.batches)?;
+        self.counter("alexandria_embedded_texts_total", "Texts that went through the model.", totals.texts)?;
+        self.counter("alexandria_embedder_batches_total", "Batches that the model computed.", totals.batches)?;
         let busy = Counter::new("alexandria_embedder_busy_seconds_total", "Seconds in which the model computed.")?;
-        busy.inc_by(counters.busy_seconds.max(0.0));
+        busy.inc_by(totals.busy_seconds.max(0.0));
         self.0.register(Box::new(busy))?;
         self.gauge(
             "alexandria_embedder_batch_limit_tokens",
@@ -264,15 +258,12 @@ impl Page {
         self.counter(
             "alexandria_written_chunks_total",
             "Chunks of books that were embedded and written.",
-            counters.chunks,
+            totals.chunks,
         )?;
-        self.counters("alexandria_jobs_done_total", "Jobs done, by what came of them.", "outcome", &counters.jobs)?;
-        self.counters(
-            "alexandria_job_failures_total",
-            "Jobs that failed, by the kind of failure.",
-            "kind",
-            &counters.failures,
-        )
+        let outcomes = OUTCOMES.map(|outcome| of(&totals.outcomes, outcome.as_str()));
+        let failures = FAILURES.map(|kind| of(&totals.failures, kind.as_str()));
+        self.counters("alexandria_jobs_done_total", "Jobs done, by what came of them.", "outcome", &outcomes)?;
+        self.counters("alexandria_job_failures_total", "Jobs that failed, by the kind of failure.", "kind", &failures)
     }
 
     fn card(&self, status: &StatusSnapshot) -> Done {
@@ -330,8 +321,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>, Extension(place):
     let made = blocking(move || {
         // Without the state there is still all the rest.
         let status = whole_status(&shared.handles.control, false).unwrap_or_else(|_| (shared.handles.control.status)());
-        let counters = (shared.handles.counters)();
-        let text = shared.metrics.text(&status, &counters).map_err(|error| error.to_string());
+        let text = shared.metrics.text(&status).map_err(|error| error.to_string());
         drop(place);
         Ok(text)
     });
@@ -421,14 +411,12 @@ mod tests {
         let metrics = Metrics::new();
         metrics.requests.with_label_values(&["/embed", "POST", "200"]).inc();
         metrics.seconds.with_label_values(&["/embed"]).observe(0.2);
-        let counters = ServiceCounters {
-            tokens: 12,
-            busy_seconds: 1.5,
-            jobs: vec![("embedded", 3), ("removed", 0)],
-            failures: vec![("book", 2)],
-            ..ServiceCounters::default()
-        };
-        let text = metrics.text(&full(), &counters).unwrap();
+        let mut status = full();
+        let counted = |name: &str, count| (name.to_owned(), count);
+        (status.totals.tokens, status.totals.busy_seconds) = (12, 1.5);
+        status.totals.outcomes.extend([counted("embedded", 3)]);
+        status.totals.failures.extend([counted("book", 2)]);
+        let text = metrics.text(&status).unwrap();
         for line in [
             "alexandria_build_info{version=\"1.2.3\"} 1",
             "alexandria_model_info{device=\"a \\\"card\\\"\\n\",model=\"bge-m3\"} 1",
@@ -455,7 +443,7 @@ mod tests {
         once.dedup();
         assert_eq!(once.len(), names.len());
         // What is not there is left out, not zero.
-        let bare = metrics.text(&StatusSnapshot::default(), &ServiceCounters::default()).unwrap();
+        let bare = metrics.text(&StatusSnapshot::default()).unwrap();
         assert!(!bare.contains("gpu") && !bare.contains("store_points") && !bare.contains("remaining"), "{bare}");
     }
 

@@ -22,8 +22,6 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 
-pub use self::metrics::ServiceCounters;
-
 use super::answer::Refusal;
 use super::connections::{self, ConnectionLimits};
 use super::intake::{Intake, take_in};
@@ -115,7 +113,6 @@ pub struct HttpHandles {
     pub control: ControlHandles,
     pub model: ModelCard,
     pub embed: Arc<dyn Fn(EmbedTask) -> Result<Embedded, EmbedRefusal> + Send + Sync>,
-    pub counters: Arc<dyn Fn() -> ServiceCounters + Send + Sync>,
 }
 
 /// What the routes share.
