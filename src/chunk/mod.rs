@@ -64,12 +64,16 @@ impl ChunkSettings {
     /// tokenise to a token more than inside its chapter. Where the limit is under the contract's maximum, minimum and
     /// maximum shrink in proportion.
     fn sizes(&self, content_tokens: usize) -> Sizes {
-        let words_as_tokens = |words: usize| (words as f64 * TOKENS_PER_WORD).round() as usize;
         let limit = content_tokens.saturating_sub(2).max(1);
         let max = words_as_tokens(self.max_words).clamp(1, limit);
         let min = (max as f64 * self.min_words as f64 / self.max_words.max(1) as f64).round() as usize;
         Sizes { min, max }
     }
+}
+
+/// How many tokens so many words are taken for.
+pub fn words_as_tokens(words: usize) -> usize {
+    (words as f64 * TOKENS_PER_WORD).round() as usize
 }
 
 /// Chunks a book. `embed` gives one unit vector for each sentence it is handed; it is called with sentences of many

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigSource, Overrides};
 pub use origin::{Loaded, Origin, values};
-pub use secrets::Secret;
+pub use secrets::{Secret, is_open_to_all};
 
 /// Where the service looks for its file when none is named.
 pub const DEFAULT_PATH: &str = "/etc/alexandria-ingestd/config.toml";

@@ -57,6 +57,11 @@ impl Config {
     }
 }
 
+/// Whether every user of this machine can read the file.
+pub fn is_open_to_all(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.mode() & 0o004 != 0)
+}
+
 /// Where systemd puts the credentials of a service (LoadCredential=).
 fn credentials() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").filter(|value| !value.is_empty()).map(PathBuf::from)
@@ -85,7 +90,7 @@ fn read(
     if text.chars().any(|c| !c.is_ascii_graphic()) {
         return Err(bad("holds a space, a second line or a character that is not ASCII".into()));
     }
-    let open = !file.is_empty() && std::fs::metadata(&path).is_ok_and(|found| found.mode() & 0o004 != 0);
+    let open = !file.is_empty() && is_open_to_all(&path);
     let warning =
         open.then(|| format!("{key}: {} can be read by every user of this machine: chmod 640 {0}", path.display()));
     Ok(Some(Secret { text: text.to_owned(), warning }))

@@ -17,6 +17,8 @@ pub mod watch;
 
 use std::path::PathBuf;
 
+pub use socket::LONGEST_PATH;
+
 /// Where systemd's RuntimeDirectory puts the socket.
 pub const SYSTEM_SOCKET: &str = "/run/alexandria-ingestd/control.sock";
 

@@ -11,7 +11,7 @@ use nix::sys::socket::{SockType, getsockopt};
 use nix::unistd::{Group, chown};
 
 /// Linux keeps a socket's path in 108 bytes with a zero at the end.
-const LONGEST_PATH: usize = 107;
+pub const LONGEST_PATH: usize = 107;
 
 /// `FileDescriptorName=` of the socket in the socket unit.
 const SYSTEMD_NAME: &str = "control";

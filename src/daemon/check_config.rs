@@ -1,9 +1,7 @@
 //! `check-config`: what a configuration comes to, where each value comes from, and what about it is odd. It must never
 //! start, fetch or change anything, nor hang with a mount that does.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -13,8 +11,9 @@ use serde::Serialize;
 
 use super::reload::{self, Effect};
 use super::{DaemonError, formats};
-use crate::config::{Config, Loaded, values};
-use crate::control::SYSTEM_SOCKET;
+use crate::chunk::words_as_tokens;
+use crate::config::{Config, Loaded, is_open_to_all, values};
+use crate::control::{LONGEST_PATH, SYSTEM_SOCKET};
 use crate::embed::ModelSpec;
 use crate::ingest_log::{LogSettings, Place};
 use crate::library;
@@ -23,8 +22,6 @@ use crate::library;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where systemd has the packaged service keep its state: the StateDirectory= of its unit.
 const SERVICE_STATE: &str = "/var/lib/alexandria-ingestd";
-/// Linux keeps a socket's path in 108 bytes with a zero at the end.
-const LONGEST_SOCKET: usize = 107;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -224,9 +221,9 @@ fn check_state(state_dir: &Path, warnings: &mut Vec<String>) {
 }
 
 fn check_socket(config: &Config, socket: &Path, warnings: &mut Vec<String>) {
-    if socket.as_os_str().len() > LONGEST_SOCKET {
+    if socket.as_os_str().len() > LONGEST_PATH {
         warnings.push(format!(
-            "control.socket {} is longer than {LONGEST_SOCKET} bytes, which is all that Linux takes",
+            "control.socket {} is longer than {LONGEST_PATH} bytes, which is all that Linux takes",
             socket.display()
         ));
     }
@@ -270,20 +267,6 @@ fn check_secrets(loaded: &Loaded, warnings: &mut Vec<String>) {
     }
 }
 
-fn is_open_to_all(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
-/// Tokens that the models of the contract take; None of others, which only their files tell.
-fn known_limit(spec: &ModelSpec) -> Option<usize> {
-    match spec.id.as_str() {
-        "bge-m3" => Some(8192),
-        "bge-large" => Some(512),
-        "minilm" => Some(256),
-        _ => None,
-    }
-}
-
 fn check_model(config: &Config, warnings: &mut Vec<String>) {
     let settings = &config.embedding;
     if settings.model == "fake" && settings.model_path.is_empty() {
@@ -308,9 +291,8 @@ fn check_model(config: &Config, warnings: &mut Vec<String>) {
     } else {
         check_model_files(Path::new(&settings.model_path), warnings);
     }
-    // As words to tokens: see the chunker.
-    let tokens = config.chunking.max_words * 4 / 3;
-    if let Some(limit) = known_limit(&spec).filter(|limit| tokens > *limit) {
+    let tokens = words_as_tokens(config.chunking.max_words);
+    if let Some(limit) = spec.known_limit().filter(|limit| tokens > *limit) {
         warnings.push(format!(
             "chunking.max_words {} is about {tokens} tokens, and {} takes {limit}: minimum and maximum shrink in \
              proportion",
@@ -378,6 +360,9 @@ fn check_ingest_log(place: &Place, warnings: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn report(text: &str, mode: u32) -> (ConfigReport, String) {

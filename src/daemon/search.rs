@@ -37,7 +37,11 @@ pub fn search(
     let vector = embedder.embed(&[request.q.as_str()], Priority::Interactive)?.swap_remove(0);
     let hits = store.search(&vector, &narrowed.filter, request.limit).map_err(|error| explained(error, &narrowed))?;
     if let (true, Some(language), Some(state)) = (hits.is_empty(), &request.language, state) {
-        response.notes.extend(search_filter::no_such_language(language, &catalogue(state)?));
+        let books = match books {
+            Some(books) => books,
+            None => catalogue(state)?,
+        };
+        response.notes.extend(search_filter::no_such_language(language, &books));
     }
     let best = hits.first().map(|hit| hit.score);
     response.hits = hits.into_iter().map(to_hit).collect();

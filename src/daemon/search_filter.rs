@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use crate::control::protocol::SearchRequest;
-use crate::domain::{ChunkLevel, Source, folded, iso_639_1, nearest};
+use crate::domain::{ChunkLevel, folded, iso_639_1, nearest};
 use crate::queue::CatalogueRow;
 use crate::store::Filter;
 
@@ -54,11 +54,11 @@ pub fn narrow(request: &SearchRequest, catalogue: Option<&[CatalogueRow]>) -> Re
         return Ok(narrowed);
     };
     if let Some(author) = &request.author {
-        let lines = catalogue.iter().map(author_line).collect();
+        let lines = catalogue.iter().map(|row| row.metadata.author_line_with(&row.file)).collect();
         by_value(&mut narrowed, "author", "author", author, lines)?;
     }
     if let Some(title) = &request.title {
-        let titles = catalogue.iter().map(|row| title_of(row).to_owned()).collect();
+        let titles = catalogue.iter().map(|row| row.metadata.title_with(&row.file, &row.source).to_owned()).collect();
         by_value(&mut narrowed, "title", "book_title", title, titles)?;
     }
     by_books(&mut narrowed, request, catalogue)?;
@@ -82,7 +82,7 @@ fn code(language: &str) -> String {
 /// Why nothing can be found in a language, where no book is in it. Asked only when nothing was found.
 pub fn no_such_language(language: &str, catalogue: &[CatalogueRow]) -> Option<String> {
     let wanted = code(language);
-    let known: BTreeSet<String> = catalogue.iter().map(language_of).collect();
+    let known: BTreeSet<String> = catalogue.iter().map(|row| row.metadata.language_with(&row.file)).collect();
     let there = listed(known.iter(), 12);
     (!known.contains(&wanted)).then(|| format!("no book is in language '{wanted}'; there are: {there}"))
 }
@@ -197,23 +197,6 @@ fn listed<T: AsRef<str>>(values: impl ExactSizeIterator<Item = T>, most: usize) 
     let named: Vec<String> = values.take(most).map(|value| format!("'{}'", value.as_ref())).collect();
     let more = if count > most { format!(" and {} more", count - most) } else { String::new() };
     named.join(", ") + &more
-}
-
-/// As the points have them: a folder's books have title and authors from their files.
-fn author_line(row: &CatalogueRow) -> String {
-    let authors = if row.metadata.authors.is_empty() { &row.file.authors } else { &row.metadata.authors };
-    if authors.is_empty() { "Unknown".to_owned() } else { authors.join(" & ") }
-}
-
-fn title_of(row: &CatalogueRow) -> &str {
-    match row.file.title.as_deref().map(str::trim) {
-        Some(title) if row.source != Source::Calibre(0).name() && !title.is_empty() => title,
-        _ => &row.metadata.title,
-    }
-}
-
-fn language_of(row: &CatalogueRow) -> String {
-    iso_639_1(row.metadata.language.as_deref().or(row.file.language.as_deref()))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::{FileMetadata, iso_639_1};
+
 /// What kind of shelf a library is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -86,6 +88,30 @@ impl Metadata {
     /// The contract's `author`.
     pub fn author_line(&self) -> String {
         author_line(&self.authors)
+    }
+
+    /// The authors, from the file that was read where the catalogue has none.
+    pub fn authors_with<'a>(&'a self, file: &'a FileMetadata) -> &'a [String] {
+        if self.authors.is_empty() { &file.authors } else { &self.authors }
+    }
+
+    /// The same as one line.
+    pub fn author_line_with(&self, file: &FileMetadata) -> String {
+        author_line(self.authors_with(file))
+    }
+
+    /// The title. `source`: [`Source::name`]; a plain folder's catalogue knows only the file's name, so there the file's
+    /// own title wins.
+    pub fn title_with<'a>(&'a self, file: &'a FileMetadata, source: &str) -> &'a str {
+        match file.title.as_deref().map(str::trim) {
+            Some(title) if source != Source::Calibre(0).name() && !title.is_empty() => title,
+            _ => &self.title,
+        }
+    }
+
+    /// The contract's `language`, from the file that was read where the catalogue has none.
+    pub fn language_with(&self, file: &FileMetadata) -> String {
+        iso_639_1(self.language.as_deref().or(file.language.as_deref()))
     }
 }
 

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::book::{author_line, hex};
-use super::{Book, FileMetadata, Source, iso_639_1};
+use super::{Book, FileMetadata};
 
 /// Parent (chapter) or child (chunk).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -105,25 +105,20 @@ impl CataloguePayload {
         hex(&Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
     }
 
-    /// The catalogue's data of a book whose `file` is the one that was read, completed by what that says where the catalogue has nothing. A plain folder's
-    /// catalogue knows only the file's name, so there the file's own title wins.
+    /// The catalogue's data of a book whose `file` is the one that was read, completed by what that says where the
+    /// catalogue has nothing.
     pub fn new(book: &Book, file: &FileMetadata, content_hash: &str) -> Self {
         let metadata = &book.metadata;
-        let authors = if metadata.authors.is_empty() { &file.authors } else { &metadata.authors };
-        let title = match (&book.source, &file.title) {
-            (Source::File(_), Some(title)) if !title.trim().is_empty() => title.trim(),
-            _ => &metadata.title,
-        };
-        let language = metadata.language.as_deref().or(file.language.as_deref());
+        let authors = metadata.authors_with(file);
         Self {
-            book_title: title.to_owned(),
+            book_title: metadata.title_with(file, book.source.name()).to_owned(),
             author: author_line(authors),
-            language: iso_639_1(language),
+            language: metadata.language_with(file),
             source: book.source.name().to_owned(),
             source_id: book.source.id(),
             book_format: book.file.format.clone(),
             content_hash: content_hash.to_owned(),
-            authors: authors.clone(),
+            authors: authors.to_vec(),
             tags: metadata.tags.clone(),
             series: metadata.series.clone(),
             series_index: metadata.series_index,

@@ -55,6 +55,16 @@ impl ModelSpec {
         }
     }
 
+    /// Tokens that a well-known model takes; of others only their files tell.
+    pub fn known_limit(&self) -> Option<usize> {
+        match self.id.as_str() {
+            "bge-m3" => Some(8192),
+            "bge-large" => Some(512),
+            "minilm" => Some(256),
+            _ => None,
+        }
+    }
+
     /// Whether the query side's tools know this id.
     pub fn is_known_to_readers(&self) -> bool {
         matches!(self.id.as_str(), "bge-m3" | "bge-large" | "minilm")

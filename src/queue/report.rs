@@ -72,11 +72,6 @@ impl Queue {
     ) -> Result<Report, QueueError> {
         report_of(&self.connection, days, limit, passed_over, now_us)
     }
-
-    /// [`Reader::catalogue`], on the queue's own connection.
-    pub fn catalogue(&self) -> Result<Vec<CatalogueRow>, QueueError> {
-        catalogue_of(&self.connection)
-    }
 }
 
 fn report_of(
