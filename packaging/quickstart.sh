@@ -98,5 +98,5 @@ Next:
   ask more        $command search "your question"
   your own books  bash packaging/quickstart.sh "/path/to/Calibre Library" "your question"
   keep watching   $command
-  as a service    README.md, "Running it as a service"
+  as a service    README.md, "Run it as a service"
 NEXT
