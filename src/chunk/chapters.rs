@@ -8,6 +8,8 @@ pub struct Chapter {
     pub title: String,
     /// The sections' texts, a blank line between them.
     pub text: String,
+    /// Where each section begins in the text, in bytes.
+    pub section_starts: Vec<usize>,
 }
 
 /// Groups the sections, in order, into chapters of at least `min_words` words (but for a book that has fewer).
@@ -62,8 +64,15 @@ impl<'a> Group<'a> {
             }
         }
         let title = best.map(|(section, _)| section.title.trim().to_owned()).unwrap_or_default();
-        let text = self.sections.iter().map(|(section, _)| section.text.trim()).collect::<Vec<_>>().join("\n\n");
-        Chapter { title, text }
+        let (mut text, mut section_starts) = (String::new(), Vec::new());
+        for (section, _) in &self.sections {
+            if !text.is_empty() {
+                text.push_str("\n\n");
+            }
+            section_starts.push(text.len());
+            text.push_str(section.text.trim());
+        }
+        Chapter { title, text, section_starts }
     }
 }
 
@@ -94,7 +103,10 @@ mod tests {
     #[test]
     fn a_tiny_book_is_one_chapter() {
         let chapters = merge_into_chapters(&[section("", 0, 0), section("Only", 0, 3)], 384);
-        assert_eq!(chapters, [Chapter { title: "Only".into(), text: "Only Only Only".into() }]);
+        assert_eq!(
+            chapters,
+            [Chapter { title: "Only".into(), text: "Only Only Only".into(), section_starts: vec![0] }]
+        );
         assert!(merge_into_chapters(&[], 384).is_empty());
     }
 }

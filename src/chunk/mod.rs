@@ -1,20 +1,24 @@
 //! From a document's sections to chapters (parents) and spans (children).
 //!
-//! Pure but for the sentence vectors it is handed: the caller embeds. Nothing here may lose a word, cut inside a word
-//! that fits, or make a chunk longer than the model takes.
+//! Pure but for the vectors it is handed: the caller embeds. Nothing here may lose a word, cut inside a word that fits,
+//! or make a chunk longer than the model takes.
 
 mod chapters;
+mod lexical;
+mod segment;
 mod sentences;
 mod splitter;
 
 pub use chapters::{Chapter, merge_into_chapters};
 pub use sentences::sentence_ranges;
 
-use crate::domain::{ChapterChunks, Section, TokenCounter};
+use crate::domain::{ChapterChunks, Section, TextSpan, Token, TokenCounter};
+use lexical::{Lexicon, Tokenised};
+use segment::{Aim, Gap};
 use splitter::{Cursor, Sizes, Unit};
 
 /// Changes when the same settings would give other chunks.
-const CHUNKER_VERSION: u32 = 1;
+const CHUNKER_VERSION: u32 = 2;
 
 /// Tokens a word has on average over the model families and languages at hand; turns the contract's sizes, which are
 /// in words, into the model's tokens.
@@ -24,10 +28,69 @@ const TOKENS_PER_WORD: f64 = 4.0 / 3.0;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Borders {
     /// The contract's rule: a border where the cosine between neighbouring sentences is under the threshold and the
-    /// chunk has its minimum, or where the next sentence would exceed the maximum.
+    /// chunk has its minimum, or where the next sentence would exceed the maximum. Every sentence goes through the
+    /// model.
     UniversalSemantic { threshold: f32 },
     /// By size alone.
     Packed,
+    /// The cheapest division of each chapter by what its borders and sizes cost.
+    Cheapest { likeness: Likeness, weights: Weights },
+}
+
+/// By what the texts before and after a border are likened, for [`Borders::Cheapest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Likeness {
+    /// By nothing: headings, paragraphs and sizes decide.
+    None,
+    /// By the model's token embeddings, without a pass of the model.
+    Lexical,
+    /// By sentence vectors from the model: what [`Likeness::Lexical`] is measured against.
+    Model,
+}
+
+/// What borders and sizes cost, for [`Borders::Cheapest`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Weights {
+    /// The size in words that chunks are to be near to.
+    pub target_words: usize,
+    /// What a chunk of e times the target, or an e-th of it, costs.
+    pub size: f64,
+    /// What a border costs at a section's start, at a paragraph's, and between sentences.
+    pub section: f64,
+    pub paragraph: f64,
+    pub sentence: f64,
+    /// What the border costs in addition that is the most alike of the book, counted from the quantile, where it costs
+    /// nothing; those below it are welcome.
+    pub likeness: f64,
+    pub quantile: f64,
+    /// Words before and after a border whose likeness counts.
+    pub reach_words: usize,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self {
+            target_words: 260,
+            size: 1.0,
+            section: -0.5,
+            paragraph: 0.0,
+            sentence: 0.5,
+            likeness: 1.0,
+            quantile: 0.5,
+            reach_words: 60,
+        }
+    }
+}
+
+/// Vectors that borders may depend on; each kind is asked for only where the strategy needs it.
+pub trait BorderVectors {
+    type Error;
+
+    /// One unit vector for each sentence: a pass of the model.
+    fn of_sentences(&mut self, sentences: &[&str]) -> Result<Vec<Vec<f32>>, Self::Error>;
+
+    /// The model's embedding of each token of its vocabulary, all of one length.
+    fn of_tokens(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>, Self::Error>;
 }
 
 /// How to chunk.
@@ -45,6 +108,9 @@ impl ChunkSettings {
         match self.borders {
             Borders::UniversalSemantic { .. } => "universal-semantic",
             Borders::Packed => "packed",
+            Borders::Cheapest { likeness: Likeness::None, .. } => "structure",
+            Borders::Cheapest { likeness: Likeness::Lexical, .. } => "lexical",
+            Borders::Cheapest { likeness: Likeness::Model, .. } => "semantic",
         }
     }
 
@@ -66,8 +132,12 @@ impl ChunkSettings {
     fn sizes(&self, content_tokens: usize) -> Sizes {
         let limit = content_tokens.saturating_sub(2).max(1);
         let max = words_as_tokens(self.max_words).clamp(1, limit);
-        let min = (max as f64 * self.min_words as f64 / self.max_words.max(1) as f64).round() as usize;
-        Sizes { min, max }
+        Sizes { min: self.shrunk(self.min_words, max), max }
+    }
+
+    /// So many words in tokens, in the proportion in which the maximum shrank to `max` tokens.
+    fn shrunk(&self, words: usize, max: usize) -> usize {
+        (max as f64 * words as f64 / self.max_words.max(1) as f64).round() as usize
     }
 }
 
@@ -76,56 +146,142 @@ pub fn words_as_tokens(words: usize) -> usize {
     (words as f64 * TOKENS_PER_WORD).round() as usize
 }
 
-/// Chunks a book. `embed` gives one unit vector for each sentence it is handed; it is called with sentences of many
-/// chapters at a time, and only with those a border may depend on.
-pub fn chunk_sections<E>(
+/// Chunks a book. The vectors are asked for sentences of many chapters at a time, and only for those a border may
+/// depend on.
+pub fn chunk_sections<V: BorderVectors>(
     sections: &[Section],
     language: &str,
     settings: &ChunkSettings,
     counter: &dyn TokenCounter,
     content_tokens: usize,
-    mut embed: impl FnMut(&[&str]) -> Result<Vec<Vec<f32>>, E>,
-) -> Result<Vec<ChapterChunks>, E> {
+    vectors: &mut V,
+) -> Result<Vec<ChapterChunks>, V::Error> {
     let sizes = settings.sizes(content_tokens);
     let chapters = merge_into_chapters(sections, settings.min_chapter_words);
-    let units: Vec<Vec<Unit>> =
-        chapters.iter().map(|chapter| splitter::units(&chapter.text, language, sizes.max, counter)).collect();
-    let mut cursors: Vec<Cursor> = units.iter().map(|units| Cursor::new(units, sizes)).collect();
-    match settings.borders {
-        Borders::Packed => cursors.iter_mut().for_each(|cursor| cursor.run(|_| Some(1.0))),
+    let tokens: Vec<Vec<Token>> = chapters.iter().map(|chapter| counter.tokens_in_pieces(&chapter.text)).collect();
+    let units: Vec<Vec<Unit>> = chapters
+        .iter()
+        .zip(&tokens)
+        .map(|(chapter, tokens)| splitter::units(&chapter.text, language, sizes.max, tokens))
+        .collect();
+    let spans: Vec<Vec<TextSpan>> = match settings.borders {
+        Borders::Packed => units
+            .iter()
+            .map(|units| {
+                let mut cursor = Cursor::new(units, sizes);
+                cursor.run(|_| Some(1.0));
+                cursor.into_spans()
+            })
+            .collect(),
         Borders::UniversalSemantic { threshold } => {
-            let mut vectors: Vec<Vec<Option<Vec<f32>>>> = units.iter().map(|units| vec![None; units.len()]).collect();
-            loop {
-                let mut wanted: Vec<(usize, usize)> = Vec::new();
-                for (chapter, cursor) in cursors.iter_mut().enumerate() {
-                    let known = &vectors[chapter];
-                    cursor.run(|index| {
-                        let (before, after) = (known[index - 1].as_deref()?, known[index].as_deref()?);
-                        Some(if dot(before, after) < threshold { 0.0 } else { 1.0 })
-                    });
-                    if let Some(index) = cursor.waits_for() {
-                        let missing = [index - 1, index].into_iter().filter(|&unit| known[unit].is_none());
-                        wanted.extend(missing.map(|unit| (chapter, unit)));
-                    }
-                }
-                if wanted.is_empty() {
-                    break;
-                }
-                let texts: Vec<&str> = wanted
-                    .iter()
-                    .map(|&(chapter, unit)| &chapters[chapter].text[units[chapter][unit].range.clone()])
-                    .collect();
-                for ((chapter, unit), vector) in wanted.iter().zip(embed(&texts)?) {
-                    vectors[*chapter][*unit] = Some(vector);
-                }
-            }
+            greedy_by_sentences(&chapters, &units, sizes, threshold, |sentences| vectors.of_sentences(sentences))?
         }
-    }
-    let spans: Vec<_> = cursors.into_iter().map(Cursor::into_spans).collect();
+        Borders::Cheapest { likeness, weights } => {
+            let aim = Aim { min: sizes.min, target: settings.shrunk(weights.target_words, sizes.max), max: sizes.max };
+            let likenesses = match likeness {
+                Likeness::None => units.iter().map(|units| vec![0.0; units.len()]).collect(),
+                Likeness::Lexical => {
+                    let tokenised = |(tokens, units)| Tokenised { tokens, units };
+                    let book: Vec<Tokenised> =
+                        tokens.iter().zip(&units).map(|(tokens, units)| tokenised((tokens, units))).collect();
+                    let lexicon = Lexicon::new(&book, |ids| vectors.of_tokens(ids))?;
+                    let reach = settings.shrunk(weights.reach_words, sizes.max);
+                    book.iter().map(|chapter| lexicon.likenesses(chapter, reach)).collect()
+                }
+                Likeness::Model => {
+                    likenesses_of_sentences(&chapters, &units, |sentences| vectors.of_sentences(sentences))?
+                }
+            };
+            let ranks = ranks_of_book(&likenesses);
+            chapters
+                .iter()
+                .zip(units.iter().zip(&ranks))
+                .map(|(chapter, (units, ranks))| {
+                    let costs: Vec<f64> = segment::gaps(&chapter.text, units, &chapter.section_starts)
+                        .into_iter()
+                        .zip(ranks)
+                        .map(|(gap, rank)| {
+                            let by_structure = match gap {
+                                Gap::Section => weights.section,
+                                Gap::Paragraph => weights.paragraph,
+                                Gap::Sentence => weights.sentence,
+                            };
+                            let by_likeness = weights.likeness * (rank - weights.quantile);
+                            by_structure + if likeness == Likeness::None { 0.0 } else { by_likeness }
+                        })
+                        .collect();
+                    let sizes: Vec<usize> = units.iter().map(|unit| unit.tokens).collect();
+                    splitter::spans(units, &segment::cheapest_starts(&sizes, &costs, aim, weights.size))
+                })
+                .collect()
+        }
+    };
     let chunked = chapters.into_iter().zip(spans);
     Ok(chunked
         .map(|(chapter, children)| ChapterChunks { title: chapter.title, text: chapter.text, children })
         .collect())
+}
+
+/// The ranks of all chapters' borders together; the first unit of a chapter has none to compare.
+fn ranks_of_book(likenesses: &[Vec<f32>]) -> Vec<Vec<f64>> {
+    let all: Vec<f32> = likenesses.iter().flat_map(|chapter| chapter.iter().skip(1)).copied().collect();
+    let mut ranks = segment::ranks(&all).into_iter();
+    let of_chapter = |chapter: &Vec<f32>| {
+        let mut of_chapter = vec![0.0; chapter.len().min(1)];
+        of_chapter.extend(ranks.by_ref().take(chapter.len().saturating_sub(1)));
+        of_chapter
+    };
+    likenesses.iter().map(of_chapter).collect()
+}
+
+/// The cosines of neighbouring sentences' vectors.
+fn likenesses_of_sentences<E>(
+    chapters: &[Chapter],
+    units: &[Vec<Unit>],
+    mut embed: impl FnMut(&[&str]) -> Result<Vec<Vec<f32>>, E>,
+) -> Result<Vec<Vec<f32>>, E> {
+    let mut likenesses = Vec::new();
+    for (chapter, units) in chapters.iter().zip(units) {
+        let texts: Vec<&str> = units.iter().map(|unit| &chapter.text[unit.range.clone()]).collect();
+        let vectors = embed(&texts)?;
+        let first = (!units.is_empty()).then_some(1.0);
+        likenesses.push(first.into_iter().chain(vectors.windows(2).map(|pair| dot(&pair[0], &pair[1]))).collect());
+    }
+    Ok(likenesses)
+}
+
+/// The contract's rule. Only sentences on which a border depends are embedded.
+fn greedy_by_sentences<E>(
+    chapters: &[Chapter],
+    units: &[Vec<Unit>],
+    sizes: Sizes,
+    threshold: f32,
+    mut embed: impl FnMut(&[&str]) -> Result<Vec<Vec<f32>>, E>,
+) -> Result<Vec<Vec<TextSpan>>, E> {
+    let mut cursors: Vec<Cursor> = units.iter().map(|units| Cursor::new(units, sizes)).collect();
+    let mut vectors: Vec<Vec<Option<Vec<f32>>>> = units.iter().map(|units| vec![None; units.len()]).collect();
+    loop {
+        let mut wanted: Vec<(usize, usize)> = Vec::new();
+        for (chapter, cursor) in cursors.iter_mut().enumerate() {
+            let known = &vectors[chapter];
+            cursor.run(|index| {
+                let (before, after) = (known[index - 1].as_deref()?, known[index].as_deref()?);
+                Some(if dot(before, after) < threshold { 0.0 } else { 1.0 })
+            });
+            if let Some(index) = cursor.waits_for() {
+                let missing = [index - 1, index].into_iter().filter(|&unit| known[unit].is_none());
+                wanted.extend(missing.map(|unit| (chapter, unit)));
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(cursors.into_iter().map(Cursor::into_spans).collect());
+        }
+        let texts: Vec<&str> =
+            wanted.iter().map(|&(chapter, unit)| &chapters[chapter].text[units[chapter][unit].range.clone()]).collect();
+        for ((chapter, unit), vector) in wanted.iter().zip(embed(&texts)?) {
+            vectors[*chapter][*unit] = Some(vector);
+        }
+    }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -145,11 +301,11 @@ mod tests {
     struct Words;
 
     impl TokenCounter for Words {
-        fn token_ranges(&self, text: &str) -> Vec<std::ops::Range<usize>> {
+        fn tokens(&self, text: &str) -> Vec<Token> {
             text.split_whitespace()
                 .map(|word| {
                     let start = word.as_ptr() as usize - text.as_ptr() as usize;
-                    start..start + word.len()
+                    Token { id: u32::from(word.as_bytes()[0] % 64), range: start..start + word.len() }
                 })
                 .collect()
         }
@@ -168,16 +324,37 @@ mod tests {
         Section { title: title.into(), level, text: text.into() }
     }
 
-    /// A vector by the sentence's first letter: sentences with the same one are alike.
-    fn by_first_letter(texts: &[&str]) -> Result<Vec<Vec<f32>>, Infallible> {
-        Ok(texts
-            .iter()
-            .map(|text| {
-                let mut vector = vec![0.0; 64];
-                vector[text.bytes().next().unwrap_or_default() as usize % 64] = 1.0;
-                vector
-            })
-            .collect())
+    /// A vector by the first letter: sentences, or words, with the same one are alike.
+    struct ByFirstLetter;
+
+    impl BorderVectors for ByFirstLetter {
+        type Error = Infallible;
+
+        fn of_sentences(&mut self, sentences: &[&str]) -> Result<Vec<Vec<f32>>, Infallible> {
+            let ids: Vec<u32> =
+                sentences.iter().map(|text| u32::from(text.bytes().next().unwrap_or_default() % 64)).collect();
+            self.of_tokens(&ids)
+        }
+
+        fn of_tokens(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>, Infallible> {
+            let vector = |id: u32| (0..64).map(|n| if n == id { 1.0 } else { 0.0 }).collect();
+            Ok(ids.iter().map(|&id| vector(id)).collect())
+        }
+    }
+
+    fn all_borders() -> [Borders; 5] {
+        let cheapest = |likeness| Borders::Cheapest { likeness, weights: Weights::default() };
+        [
+            Borders::UniversalSemantic { threshold: 0.55 },
+            Borders::Packed,
+            cheapest(Likeness::None),
+            cheapest(Likeness::Lexical),
+            cheapest(Likeness::Model),
+        ]
+    }
+
+    fn chunk(sections: &[Section], settings: &ChunkSettings, limit: usize) -> Vec<ChapterChunks> {
+        chunk_sections(sections, "en", settings, &Words, limit, &mut ByFirstLetter).unwrap()
     }
 
     #[test]
@@ -190,12 +367,16 @@ mod tests {
     fn a_change_of_topic_is_a_border_once_the_minimum_is_reached() {
         let a = "Apples grow on trees in the garden all summer. ".repeat(6);
         let b = "Boats sail on the sea with the wind behind. ".repeat(6);
-        let chunks =
-            chunk_sections(&[section("T", 0, &format!("{a}{b}"))], "en", &settings(), &Words, 254, by_first_letter)
-                .unwrap();
-        let texts: Vec<&str> = chunks[0].children.iter().map(|child| chunks[0].child_text(child)).collect();
-        assert_eq!(texts.len(), 2);
-        assert!(texts[0].ends_with("all summer.") && texts[1].starts_with("Boats"), "{texts:?}");
+        let by_meaning = |borders: &Borders| {
+            !matches!(borders, Borders::Packed | Borders::Cheapest { likeness: Likeness::None, .. })
+        };
+        for borders in all_borders().into_iter().filter(by_meaning) {
+            let settings = ChunkSettings { borders, ..settings() };
+            let chunks = chunk(&[section("T", 0, &format!("{a}{b}"))], &settings, 254);
+            let texts: Vec<&str> = chunks[0].children.iter().map(|child| chunks[0].child_text(child)).collect();
+            assert_eq!(texts.len(), 2, "{borders:?}");
+            assert!(texts[0].ends_with("all summer.") && texts[1].starts_with("Boats"), "{borders:?} {texts:?}");
+        }
     }
 
     proptest! {
@@ -204,6 +385,7 @@ mod tests {
             words in prop::collection::vec("[a-dA-D]{1,7}[.!?,]?", 1..900),
             breaks in prop::collection::vec(0usize..900, 0..12),
             limit in 8usize..120,
+            borders in prop::sample::select(all_borders().to_vec()),
         ) {
             let mut sections = vec![section("", 0, "")];
             for (index, word) in words.iter().enumerate() {
@@ -216,7 +398,7 @@ mod tests {
                 }
                 text.push_str(word);
             }
-            let chunks = chunk_sections(&sections, "en", &settings(), &Words, limit, by_first_letter).unwrap();
+            let chunks = chunk(&sections, &ChunkSettings { borders, ..settings() }, limit);
             let mut seen = Vec::new();
             for chapter in &chunks {
                 for child in &chapter.children {
@@ -230,9 +412,12 @@ mod tests {
         }
 
         #[test]
-        fn a_chapter_over_the_minimum_has_no_tiny_chunk(count in 43usize..700) {
+        fn a_chapter_over_the_minimum_has_no_tiny_chunk(
+            count in 43usize..700,
+            borders in prop::sample::select(all_borders().to_vec()),
+        ) {
             let text = (0..count).map(|n| format!("{} ", ["Aa", "Bb.", "Cc", "Dd", "Ee?"][n * 7 % 5])).collect::<String>();
-            let chunks = chunk_sections(&[section("T", 0, text.trim())], "en", &settings(), &Words, 254, by_first_letter).unwrap();
+            let chunks = chunk(&[section("T", 0, text.trim())], &ChunkSettings { borders, ..settings() }, 254);
             let children: Vec<&TextSpan> = chunks.iter().flat_map(|chapter| &chapter.children).collect();
             prop_assert!(children.iter().all(|child| child.tokens >= 21), "{:?}", children);
         }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::sentences::sentence_ranges;
-use crate::domain::{TextSpan, TokenCounter};
+use crate::domain::{TextSpan, Token};
 
 /// Chunk sizes in the model's tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +22,10 @@ pub struct Unit {
     pub tokens: usize,
 }
 
-/// The chapter's units, ascending, none over `max` tokens, covering all but whitespace.
-pub fn units(text: &str, language: &str, max: usize, counter: &dyn TokenCounter) -> Vec<Unit> {
+/// The chapter's units, ascending, none over `max` tokens, covering all but whitespace. `tokens` are the text's.
+pub fn units(text: &str, language: &str, max: usize, tokens: &[Token]) -> Vec<Unit> {
     // A token belongs to where its last byte is: XLM-R's tokens begin at the space before the word.
-    let ends: Vec<usize> = counter.token_ranges_in_pieces(text).into_iter().map(|token| token.end.max(1) - 1).collect();
+    let ends: Vec<usize> = tokens.iter().map(|token| token.range.end.max(1) - 1).collect();
     let count = |range: &Range<usize>| {
         ends.partition_point(|&end| end < range.end) - ends.partition_point(|&end| end < range.start)
     };
@@ -149,15 +149,7 @@ impl<'a> Cursor<'a> {
                 self.starts.push(self.even_border(before));
             }
         }
-        let ends = self.starts.iter().skip(1).copied().chain([self.units.len()]);
-        self.starts
-            .iter()
-            .zip(ends)
-            .map(|(&first, end)| TextSpan {
-                range: self.units[first].range.start..self.units[end - 1].range.end,
-                tokens: self.token_sum(first..end),
-            })
-            .collect()
+        spans(self.units, &self.starts)
     }
 
     /// Where to divide the units from `first` on in two chunks within the maximum, as evenly as they allow.
@@ -176,23 +168,38 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// The chunks that begin at these units, ascending.
+pub fn spans(units: &[Unit], starts: &[usize]) -> Vec<TextSpan> {
+    let ends = starts.iter().skip(1).copied().chain([units.len()]);
+    let span = |(&first, end): (&usize, usize)| {
+        let chunk = &units[first..end];
+        Some(TextSpan {
+            range: chunk.first()?.range.start..chunk.last()?.range.end,
+            tokens: chunk.iter().map(|unit| unit.tokens).sum(),
+        })
+    };
+    starts.iter().zip(ends).filter_map(span).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::TokenCounter;
 
     /// Every character is a token: a script without spaces.
     struct Characters;
 
     impl TokenCounter for Characters {
-        fn token_ranges(&self, text: &str) -> Vec<Range<usize>> {
-            text.char_indices().filter(|(_, c)| !c.is_whitespace()).map(|(at, c)| at..at + c.len_utf8()).collect()
+        fn tokens(&self, text: &str) -> Vec<Token> {
+            let characters = text.char_indices().filter(|(_, c)| !c.is_whitespace());
+            characters.map(|(at, c)| Token { id: u32::from(c), range: at..at + c.len_utf8() }).collect()
         }
     }
 
     #[test]
     fn a_sentence_without_spaces_is_cut_between_characters() {
         let text = "日本語".repeat(50);
-        let units = units(&text, "ja", 40, &Characters);
+        let units = units(&text, "ja", 40, &Characters.tokens(&text));
         assert!(units.iter().all(|unit| unit.tokens <= 40 && text[unit.range.clone()].chars().count() == unit.tokens));
         assert_eq!(units.iter().map(|unit| &text[unit.range.clone()]).collect::<String>(), text);
     }

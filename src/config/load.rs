@@ -106,7 +106,11 @@ impl Config {
             if holds { Ok(()) } else { Err(ConfigError::BadValue { key, reason: reason.to_owned() }) }
         };
         one_of("embedding.device", &self.embedding.device, &["auto", "cpu", "cuda"])?;
-        one_of("chunking.strategy", &self.chunking.strategy, &["universal-semantic", "packed"])?;
+        one_of(
+            "chunking.strategy",
+            &self.chunking.strategy,
+            &["structure", "lexical", "universal-semantic", "packed"],
+        )?;
         one_of("chunking.parents", &self.chunking.parents, &["mean", "embed", "none"])?;
         one_of("store.kind", &self.store.kind, &["embedded", "server", "memory"])?;
         ensure("library.path", !self.library.path.is_empty(), "must not be empty")?;

@@ -17,9 +17,9 @@ use crate::chunk::chunk_sections;
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::domain::{Book, BookFile, Metadata, Source, iso_639_1};
-use crate::embed::{EmbedError, Priority};
+use crate::embed::Priority;
 use crate::extract::ExtractError;
-use crate::ingest::{BookVectors, book_points};
+use crate::ingest::{BookVectors, ModelVectors, book_points};
 use crate::store::{self, CollectionSpec, Filter};
 
 /// One stage of one run.
@@ -95,13 +95,13 @@ fn run(config: &Config, path: &Path) -> Result<BenchReport, DaemonError> {
     let tokenizer = embedder.tokenizer().clone();
     let tokens_before = embedder.counters().tokens;
     let chapters = measure(&mut stages, "borders", || {
-        chunk_sections::<EmbedError>(
+        chunk_sections(
             &document.sections,
             &iso_639_1(document.language.as_deref()),
             &settings.chunking,
             tokenizer.as_ref(),
             tokenizer.content_tokens(),
-            |sentences| embedder.embed(sentences, Priority::Bulk),
+            &mut ModelVectors(&embedder),
         )
     })?;
     let border_tokens = embedder.counters().tokens - tokens_before;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::{DaemonError, first_fetch, formats, reload};
-use crate::chunk::{Borders, ChunkSettings};
+use crate::chunk::{Borders, ChunkSettings, Likeness, Weights};
 use crate::clock::now_us;
 use crate::config::{Config, StoreConfig};
 use crate::embed::{
@@ -251,8 +251,10 @@ pub fn ingest_settings(config: &Config, scratch_dir: PathBuf, mode: Mode) -> Ing
     let chunking = &config.chunking;
     IngestSettings {
         chunking: ChunkSettings {
-            // Checked by the configuration: one of two.
+            // Checked by the configuration: one of these.
             borders: match chunking.strategy.as_str() {
+                "structure" => Borders::Cheapest { likeness: Likeness::None, weights: Weights::default() },
+                "lexical" => Borders::Cheapest { likeness: Likeness::Lexical, weights: Weights::default() },
                 "packed" => Borders::Packed,
                 _ => Borders::UniversalSemantic { threshold: chunking.threshold as f32 },
             },

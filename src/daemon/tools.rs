@@ -9,7 +9,8 @@ use super::{DaemonError, parts};
 use crate::chunk::chunk_sections;
 use crate::config::Config;
 use crate::domain::{Document, iso_639_1};
-use crate::embed::{self, EmbedError, EmbedderHandle, FakeEmbedder, Priority};
+use crate::embed::{self, EmbedderHandle, FakeEmbedder, Priority};
+use crate::ingest::ModelVectors;
 
 /// One JSON string a line in, one JSON vector a line out.
 pub fn embed_lines(config: &Config, input: impl BufRead, mut output: impl Write) -> Result<(), DaemonError> {
@@ -54,13 +55,13 @@ pub fn extract_report(config: &Config, path: &Path) -> Result<(Document, Coverag
     let (document, report) = read.map_err(|error| DaemonError::Failed(error.to_string()))?;
     let embedder = EmbedderHandle::spawn(Box::new(FakeEmbedder::default()))?;
     let tokenizer = embedder.tokenizer().clone();
-    let chapters = chunk_sections::<EmbedError>(
+    let chapters = chunk_sections(
         &document.sections,
         &iso_639_1(document.language.as_deref()),
         &settings.chunking,
         tokenizer.as_ref(),
         tokenizer.content_tokens(),
-        |sentences| embedder.embed(sentences, Priority::Bulk),
+        &mut ModelVectors(&embedder),
     )?;
     embedder.stop();
     // Children are slices of the chapters: words are compared by their characters, for a script without spaces may be

@@ -30,17 +30,31 @@ impl ChapterChunks {
     }
 }
 
-/// Where the tokens of a text are: what the chunker needs to know of a model's tokenizer.
-pub trait TokenCounter {
-    /// The byte range of every token of `text`, ascending, without special tokens. Ranges may be empty or overlap
-    /// where one character gives several tokens.
-    fn token_ranges(&self, text: &str) -> Vec<Range<usize>>;
+/// A token of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// In the model's vocabulary.
+    pub id: u32,
+    /// Byte range in the text.
+    pub range: Range<usize>,
+}
 
-    /// The same for a text of any length, piece by piece: a tokenizer needs a hundred bytes of memory for each byte it
+/// Which tokens a text has and where: what the chunker needs to know of a model's tokenizer.
+pub trait TokenCounter {
+    /// The tokens of `text`, their ranges ascending, without special tokens. Ranges may be empty or overlap where one
+    /// character gives several tokens.
+    fn tokens(&self, text: &str) -> Vec<Token>;
+
+    /// The byte range of every token of `text`.
+    fn token_ranges(&self, text: &str) -> Vec<Range<usize>> {
+        self.tokens(text).into_iter().map(|token| token.range).collect()
+    }
+
+    /// The tokens of a text of any length, piece by piece: a tokenizer needs a hundred bytes of memory for each byte it
     /// is handed at once. Pieces end at a blank line, else at whitespace.
-    fn token_ranges_in_pieces(&self, text: &str) -> Vec<Range<usize>> {
+    fn tokens_in_pieces(&self, text: &str) -> Vec<Token> {
         const PIECE_BYTES: usize = 64 << 10;
-        let mut ranges = Vec::new();
+        let mut found = Vec::new();
         let mut start = 0;
         while start < text.len() {
             let mut end = (start + PIECE_BYTES).min(text.len());
@@ -52,11 +66,14 @@ pub trait TokenCounter {
                 let border = piece.rfind("\n\n").or_else(|| piece.rfind(char::is_whitespace)).filter(|&at| at > 0);
                 end = border.map_or(end, |at| start + at);
             }
-            let tokens = self.token_ranges(&text[start..end]);
-            ranges.extend(tokens.into_iter().map(|token| token.start + start..token.end + start));
+            let tokens = self.tokens(&text[start..end]);
+            found.extend(tokens.into_iter().map(|Token { id, range }| {
+                let range = range.start + start..range.end + start;
+                Token { id, range }
+            }));
             start = end;
         }
-        ranges
+        found
     }
 }
 
@@ -67,17 +84,17 @@ mod tests {
     struct Words;
 
     impl TokenCounter for Words {
-        fn token_ranges(&self, text: &str) -> Vec<Range<usize>> {
+        fn tokens(&self, text: &str) -> Vec<Token> {
             assert!(text.len() <= 65 << 10, "a piece of {} bytes", text.len());
             words(text)
         }
     }
 
-    fn words(text: &str) -> Vec<Range<usize>> {
+    fn words(text: &str) -> Vec<Token> {
         text.split_whitespace()
             .map(|word| {
                 let start = word.as_ptr() as usize - text.as_ptr() as usize;
-                start..start + word.len()
+                Token { id: word.len() as u32, range: start..start + word.len() }
             })
             .collect()
     }
@@ -85,11 +102,11 @@ mod tests {
     #[test]
     fn pieces_give_the_same_tokens() {
         let text: String = (0..60_000).map(|n| format!("riječ{n}{}", if n % 50 == 0 { "\n\n" } else { " " })).collect();
-        assert_eq!(Words.token_ranges_in_pieces(&text), words(&text));
-        assert!(Words.token_ranges_in_pieces("").is_empty());
+        assert_eq!(Words.tokens_in_pieces(&text), words(&text));
+        assert!(Words.tokens_in_pieces("").is_empty());
         // Without any whitespace the border falls between characters.
         let long = "日".repeat(50_000);
-        let ranges = Words.token_ranges_in_pieces(&long);
-        assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end), (0, long.len()));
+        let tokens = Words.tokens_in_pieces(&long);
+        assert_eq!((tokens[0].range.start, tokens[tokens.len() - 1].range.end), (0, long.len()));
     }
 }

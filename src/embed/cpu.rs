@@ -15,9 +15,10 @@ use self::backend::CpuBackend;
 use self::product::{Panels, View, product};
 use super::device::DeviceReport;
 use super::encoder::{self, Encoder};
+use super::token_table::TokenTable;
 use super::tokenizer::HubTokenizer;
 use super::weights::Weights;
-use super::{EmbedError, Embedder, ModelFiles, ModelInfo, Shape, TextTokenizer, TokenIds, batch};
+use super::{EmbedError, Embedder, ModelFiles, ModelInfo, Shape, TextTokenizer, TokenIds, TokenVectors, batch};
 
 /// Tokens a thread gets of a batch. More makes it no faster (tests/RESULTS.md) and lets a query wait longer.
 const BATCH_TOKENS: usize = 512;
@@ -35,6 +36,7 @@ pub struct CpuEmbedder {
     encoder: Encoder<CpuBackend>,
     files: ModelFiles,
     tokenizer: Arc<HubTokenizer>,
+    token_table: Arc<TokenTable>,
     pool: rayon::ThreadPool,
     batch_tokens: usize,
     finished: VecDeque<Vec<Vec<f32>>>,
@@ -58,9 +60,10 @@ impl CpuEmbedder {
             files.max_tokens,
             &weights,
         )?;
+        let token_table = Arc::new(weights.token_table()?);
         let info = files.model_info(format!("cpu f32 ({} threads)", pool.current_num_threads()));
         let batch_tokens = if batch_tokens == 0 { BATCH_TOKENS * pool.current_num_threads() } else { batch_tokens };
-        Ok(Self { info, shape, encoder, files, tokenizer, pool, batch_tokens, finished: VecDeque::new() })
+        Ok(Self { info, shape, encoder, files, tokenizer, token_table, pool, batch_tokens, finished: VecDeque::new() })
     }
 }
 
@@ -80,6 +83,10 @@ impl Embedder for CpuEmbedder {
 
     fn tokenizer(&self) -> Arc<dyn TextTokenizer> {
         self.tokenizer.clone()
+    }
+
+    fn token_vectors(&self) -> Arc<dyn TokenVectors> {
+        self.token_table.clone()
     }
 
     fn batch_tokens(&self) -> usize {

@@ -17,9 +17,10 @@ pub use self::gpu::{Ballast, probe};
 use super::device::{CudaFacts, DeviceMemory, DeviceReport};
 use super::encoder::{self, Encoder};
 use super::load::DeviceSettings;
+use super::token_table::TokenTable;
 use super::tokenizer::HubTokenizer;
 use super::weights::Weights;
-use super::{EmbedError, Embedder, ModelFiles, ModelInfo, Shape, TextTokenizer, TokenIds};
+use super::{EmbedError, Embedder, ModelFiles, ModelInfo, Shape, TextTokenizer, TokenIds, TokenVectors};
 use crate::telemetry::event;
 
 /// Left to the other programs on the card, in bytes, where no budget is set.
@@ -42,6 +43,7 @@ pub struct CudaEmbedder {
     info: ModelInfo,
     files: ModelFiles,
     tokenizer: Arc<HubTokenizer>,
+    token_table: Arc<TokenTable>,
     encoder: Encoder<CudaBackend>,
     /// After the encoder, whose weights must go before the context.
     backend: CudaBackend,
@@ -69,11 +71,12 @@ impl CudaEmbedder {
         let tokenizer = tokenizer
             .unwrap_or_else(|_| Err(EmbedError::Load("the tokenizer's code panicked; this is a bug".into())))
             .map(Arc::new)?;
-        let (backend, encoder) = on_card?;
+        let (backend, encoder, token_table) = on_card?;
         let mut embedder = Self {
             info: files.model_info(format!("cuda f16 ({})", facts.name)),
             files,
             tokenizer,
+            token_table: Arc::new(token_table),
             encoder,
             backend,
             name: facts.name.clone(),
@@ -271,6 +274,10 @@ impl Embedder for CudaEmbedder {
         self.tokenizer.clone()
     }
 
+    fn token_vectors(&self) -> Arc<dyn TokenVectors> {
+        self.token_table.clone()
+    }
+
     fn batch_tokens(&self) -> usize {
         self.batch_tokens
     }
@@ -339,13 +346,13 @@ impl Embedder for CudaEmbedder {
     }
 }
 
-fn load_weights(files: &ModelFiles) -> Result<(CudaBackend, Encoder<CudaBackend>), EmbedError> {
+fn load_weights(files: &ModelFiles) -> Result<(CudaBackend, Encoder<CudaBackend>, TokenTable), EmbedError> {
     let backend = CudaBackend::open(encoder::shape(&files.config)?)?;
     let weights = Weights::open(&files.weights)?;
     let encoder = Encoder::load(&backend, &files.config, files.position_offset, files.max_tokens, &weights)
         .map_err(|error| no_room_for_weights(error, files, &backend))?;
     backend.loaded()?;
-    Ok((backend, encoder))
+    Ok((backend, encoder, weights.token_table()?))
 }
 
 /// The smallest budget that is within [`WORTH`] of the fastest. `rates` are in ascending order of the budgets.

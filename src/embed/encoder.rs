@@ -16,7 +16,7 @@ use candle_transformers::models::bert::Config;
 
 use super::EmbedError;
 use super::backend::{Backend, PackedBatch, Pooling, Shape};
-use super::weights::Weights;
+use super::weights::{WORDS, Weights};
 
 /// A loaded encoder: the weights, resident on the backend's device.
 pub struct Encoder<B: Backend> {
@@ -74,7 +74,7 @@ impl<B: Backend> Encoder<B> {
         }
         let no_bias = Tensor::zeros(shape.hidden, DType::F32, &Device::Cpu)?;
         Ok(Self {
-            words: backend.table(&weights.get("embeddings.word_embeddings.weight")?)?,
+            words: backend.table(&weights.get(WORDS)?)?,
             positions: backend.table(&positions)?,
             embedding_norm: norm(backend, weights, "embeddings.LayerNorm", &no_bias)?,
             layers: (0..shape.layers)

@@ -3,12 +3,11 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::backend::l2_normalised;
-use super::{DeviceReport, EmbedError, Embedder, ModelInfo, Shape, TextTokenizer, TokenIds};
-use crate::domain::TokenCounter;
+use super::{DeviceReport, EmbedError, Embedder, ModelInfo, Shape, TextTokenizer, TokenIds, TokenVectors};
+use crate::domain::{Token, TokenCounter};
 
 const DIMENSION: usize = 64;
 const MAX_TOKENS: usize = 258;
@@ -41,6 +40,10 @@ impl Embedder for FakeEmbedder {
 
     fn tokenizer(&self) -> Arc<dyn TextTokenizer> {
         Arc::new(WordTokenizer)
+    }
+
+    fn token_vectors(&self) -> Arc<dyn TokenVectors> {
+        Arc::new(Votes)
     }
 
     fn batch_tokens(&self) -> usize {
@@ -84,15 +87,21 @@ fn bag_of_words(ids: &[u32]) -> Vec<f32> {
     l2_normalised(vector)
 }
 
+/// Each token's own votes.
+struct Votes;
+
+impl TokenVectors for Votes {
+    fn of_tokens(&self, ids: &[u32]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        Ok(ids.iter().map(|&id| bag_of_words(&[id])).collect())
+    }
+}
+
 /// Splits on whitespace; ids are hashes of the lower-cased words; two special tokens as in the real models.
 struct WordTokenizer;
 
 impl TextTokenizer for WordTokenizer {
     fn encode(&self, text: &str) -> TokenIds {
-        let words = text.split_whitespace().map(|word| {
-            let letters: String = word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-            hash(letters) as u32 | 2
-        });
+        let words = text.split_whitespace().map(word_id);
         TokenIds(std::iter::once(0).chain(words).chain(std::iter::once(1)).collect())
     }
 
@@ -110,14 +119,20 @@ impl TextTokenizer for WordTokenizer {
 }
 
 impl TokenCounter for WordTokenizer {
-    fn token_ranges(&self, text: &str) -> Vec<Range<usize>> {
+    fn tokens(&self, text: &str) -> Vec<Token> {
         text.split_whitespace()
             .map(|word| {
                 let start = word.as_ptr() as usize - text.as_ptr() as usize;
-                start..start + word.len()
+                Token { id: word_id(word), range: start..start + word.len() }
             })
             .collect()
     }
+}
+
+/// Over 1: 0 and 1 are the special tokens.
+fn word_id(word: &str) -> u32 {
+    let letters: String = word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    hash(letters) as u32 | 2
 }
 
 fn hash(value: impl Hash) -> u64 {

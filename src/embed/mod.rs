@@ -13,6 +13,7 @@ mod fake;
 mod load;
 mod model_files;
 mod thread;
+mod token_table;
 mod tokenizer;
 mod weights;
 
@@ -83,12 +84,21 @@ impl From<candle_core::Error> for EmbedError {
     }
 }
 
+/// A model's embeddings of its vocabulary, before any layer.
+pub trait TokenVectors: Send + Sync {
+    /// One vector for each token id, in order, all of one length; not normalised.
+    fn of_tokens(&self, ids: &[u32]) -> Result<Vec<Vec<f32>>, EmbedError>;
+}
+
 /// A loaded model on its device. It is owned by one thread, so it needs no lock.
 pub trait Embedder: Send {
     fn info(&self) -> &ModelInfo;
 
     /// The model's tokenizer, to be used on the caller's thread.
     fn tokenizer(&self) -> Arc<dyn TextTokenizer>;
+
+    /// The model's embeddings of its vocabulary, to be used on the caller's thread.
+    fn token_vectors(&self) -> Arc<dyn TokenVectors>;
 
     /// Tokens a batch should have at most; a longer text goes alone. Each [`EmbedError::OutOfMemory`] of `start` halves
     /// it, down to one.

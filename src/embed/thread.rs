@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use super::backend::{Shape, l2_normalised};
-use super::{DeviceReport, EmbedError, Embedder, ModelInfo, TextTokenizer, TokenIds, batch};
+use super::{DeviceReport, EmbedError, Embedder, ModelInfo, TextTokenizer, TokenIds, TokenVectors, batch};
 use crate::failpoint;
 
 /// Bulk requests in line before callers wait.
@@ -92,6 +92,7 @@ pub struct EmbedderHandle {
     shared: Arc<Shared>,
     info: Arc<ModelInfo>,
     tokenizer: Arc<dyn TextTokenizer>,
+    token_vectors: Arc<dyn TokenVectors>,
     shape: Option<Shape>,
 }
 
@@ -111,6 +112,7 @@ impl EmbedderHandle {
         LOADS.fetch_add(1, Ordering::Relaxed);
         let info = Arc::new(embedder.info().clone());
         let tokenizer = embedder.tokenizer();
+        let token_vectors = embedder.token_vectors();
         embedder.embed(&[tokenizer.encode("warm up")])?;
         let shared = Arc::new(Shared {
             line: Mutex::default(),
@@ -136,7 +138,7 @@ impl EmbedderHandle {
                 .run();
             })
             .map_err(|error| EmbedError::Load(format!("the embedder's thread cannot be started: {error}")))?;
-        Ok(Self { shared, info, tokenizer, shape })
+        Ok(Self { shared, info, tokenizer, token_vectors, shape })
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -150,6 +152,11 @@ impl EmbedderHandle {
 
     pub fn tokenizer(&self) -> &Arc<dyn TextTokenizer> {
         &self.tokenizer
+    }
+
+    /// The model's embeddings of its vocabulary: read on the caller's thread, not computed by the embedder's.
+    pub fn token_vectors(&self) -> &Arc<dyn TokenVectors> {
+        &self.token_vectors
     }
 
     pub fn counters(&self) -> EmbedderCounters {

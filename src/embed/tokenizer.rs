@@ -1,12 +1,11 @@
 //! A model's tokenizer: texts to token ids, and where the tokens are. Used on the callers' threads.
 
-use std::ops::Range;
 use std::path::Path;
 
 use tokenizers::Tokenizer;
 
 use super::EmbedError;
-use crate::domain::TokenCounter;
+use crate::domain::{Token, TokenCounter};
 
 /// A text as the model takes it: token ids with special tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,9 +98,12 @@ impl TextTokenizer for HubTokenizer {
 }
 
 impl TokenCounter for HubTokenizer {
-    fn token_ranges(&self, text: &str) -> Vec<Range<usize>> {
+    fn tokens(&self, text: &str) -> Vec<Token> {
         match self.tokenizer.encode(text, false) {
-            Ok(encoding) => encoding.get_offsets().iter().map(|&(start, end)| start..end).collect(),
+            Ok(encoding) => {
+                let ids = encoding.get_ids().iter().zip(encoding.get_offsets());
+                ids.map(|(&id, &(start, end))| Token { id, range: start..end }).collect()
+            }
             Err(_) => Vec::new(),
         }
     }

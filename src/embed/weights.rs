@@ -8,6 +8,10 @@ use candle_core::{DType, Device, Tensor};
 
 use super::EmbedError;
 use super::model_files::WeightsFile;
+use super::token_table::TokenTable;
+
+/// The table of token embeddings.
+pub const WORDS: &str = "embeddings.word_embeddings.weight";
 
 enum File {
     Safetensors(MmapedSafetensors),
@@ -18,17 +22,17 @@ enum File {
 pub struct Weights {
     file: File,
     path: String,
+    source: WeightsFile,
     names: HashSet<String>,
     prefix: String,
 }
 
 impl Weights {
     /// Opens the file and finds the prefix under which the encoder's tensors stand (`""`, `bert.`, `roberta.`, ...).
-    pub fn open(file: &WeightsFile) -> Result<Self, EmbedError> {
-        const WORDS: &str = "embeddings.word_embeddings.weight";
-        let path = file.path().display().to_string();
+    pub fn open(source: &WeightsFile) -> Result<Self, EmbedError> {
+        let path = source.path().display().to_string();
         let fail = |reason: String| EmbedError::Load(format!("model weights {path}: {reason}"));
-        let (file, names): (File, HashSet<String>) = match file {
+        let (file, names): (File, HashSet<String>) = match source {
             WeightsFile::Safetensors(path) => {
                 // SAFETY: the map is valid while nobody truncates or rewrites the file during the load. A model's file
                 // is replaced by renaming, if ever (the hub's cache never changes a blob), and one that shrinks under
@@ -46,7 +50,7 @@ impl Weights {
         let Some(prefix) = names.iter().find_map(|name| name.strip_suffix(WORDS).map(str::to_owned)) else {
             return Err(fail(format!("there is no tensor named '{WORDS}'")));
         };
-        Ok(Self { file, path, names, prefix })
+        Ok(Self { file, path, source: source.clone(), names, prefix })
     }
 
     /// The tensor in the file's own precision, on the host.
@@ -65,6 +69,11 @@ impl Weights {
             },
         };
         tensor.and_then(|tensor| tensor.contiguous()).map_err(|error| fail(format!("'{name}': {error}")))
+    }
+
+    /// The table of token embeddings, left in its file.
+    pub fn token_table(&self) -> Result<TokenTable, EmbedError> {
+        TokenTable::open(&self.source, &format!("{}{WORDS}", self.prefix))
     }
 
     /// The tensor in f32, on the host, for the foldings.

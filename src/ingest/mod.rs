@@ -5,6 +5,7 @@
 //! again, because ids are deterministic.
 
 mod audit;
+mod border_vectors;
 mod ending;
 mod fetch;
 mod fetcher;
@@ -18,6 +19,7 @@ mod story;
 mod worker;
 mod writing;
 
+pub use border_vectors::ModelVectors;
 pub use fetcher::Fetcher;
 pub use formats::why_unread;
 pub use gate::{ClosedLibrary, LibraryGate};
@@ -33,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use border_vectors::JobVectors;
 use fetch::{CopyError, CopyRequest, ScratchCopy};
 use fetcher::NoAnswer;
 use plan::Need;
@@ -482,11 +485,7 @@ impl Ingestor {
                 &self.settings.chunking,
                 tokenizer.as_ref(),
                 tokenizer.content_tokens(),
-                |sentences| {
-                    self.interrupted()?;
-                    let vectors = self.progress.asking(job.id, || self.embedder.embed(sentences, Priority::Bulk));
-                    vectors.map_err(JobError::from)
-                },
+                &mut JobVectors { ingestor: self, job },
             )
         })
     }

@@ -107,7 +107,7 @@ pub fn parents(
             if tokens <= content_tokens {
                 return ParentText { text: chapter.text.clone(), tokens, whole: true };
             }
-            let ranges = counter.token_ranges_in_pieces(&chapter.text);
+            let ranges: Vec<_> = counter.tokens_in_pieces(&chapter.text).into_iter().map(|token| token.range).collect();
             // Two less, because a cut may tokenise to one more.
             let keep = content_tokens.saturating_sub(2).min(ranges.len());
             let end = keep.checked_sub(1).map_or(0, |last| ranges[last].end);
@@ -253,21 +253,19 @@ pub fn stale(held: &[StoredPoint], current: &[Point]) -> Vec<Uuid> {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
-
     use super::*;
-    use crate::domain::{FailedFile, Metadata, Source, TextSpan};
+    use crate::domain::{FailedFile, Metadata, Source, TextSpan, Token};
     use crate::queue::{JobId, JobKind};
 
     /// Words are tokens.
     struct Words;
 
     impl TokenCounter for Words {
-        fn token_ranges(&self, text: &str) -> Vec<Range<usize>> {
+        fn tokens(&self, text: &str) -> Vec<Token> {
             text.split_whitespace()
                 .map(|word| {
                     let start = word.as_ptr() as usize - text.as_ptr() as usize;
-                    start..start + word.len()
+                    Token { id: 0, range: start..start + word.len() }
                 })
                 .collect()
         }

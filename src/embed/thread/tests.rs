@@ -60,6 +60,10 @@ impl Embedder for Scripted {
         self.inner.tokenizer()
     }
 
+    fn token_vectors(&self) -> Arc<dyn TokenVectors> {
+        self.inner.token_vectors()
+    }
+
     fn batch_tokens(&self) -> usize {
         self.budget
     }
