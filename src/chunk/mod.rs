@@ -51,8 +51,6 @@ pub enum Likeness {
 /// What borders and sizes cost, for [`Borders::Cheapest`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Weights {
-    /// The size in words that chunks are to be near to.
-    pub target_words: usize,
     /// What a chunk of e times the target, or an e-th of it, costs.
     pub size: f64,
     /// What a border costs at a section's start, at a paragraph's, and between sentences.
@@ -63,22 +61,13 @@ pub struct Weights {
     /// nothing; those below it are welcome.
     pub likeness: f64,
     pub quantile: f64,
-    /// Words before and after a border whose likeness counts.
-    pub reach_words: usize,
+    /// Tokens before and after a border that are likened.
+    pub reach: usize,
 }
 
 impl Default for Weights {
     fn default() -> Self {
-        Self {
-            target_words: 260,
-            size: 1.0,
-            section: -0.5,
-            paragraph: 0.0,
-            sentence: 0.5,
-            likeness: 1.0,
-            quantile: 0.5,
-            reach_words: 60,
-        }
+        Self { size: 1.0, section: -0.5, paragraph: 0.0, sentence: 0.5, likeness: 1.0, quantile: 0.5, reach: 80 }
     }
 }
 
@@ -98,6 +87,8 @@ pub trait BorderVectors {
 pub struct ChunkSettings {
     pub borders: Borders,
     pub min_words: usize,
+    /// What most chunks are near to, for [`Borders::Cheapest`].
+    pub target_words: usize,
     pub max_words: usize,
     pub min_chapter_words: usize,
 }
@@ -117,10 +108,11 @@ impl ChunkSettings {
     /// Changes whenever the chunks of the same text could change.
     pub fn fingerprint(&self) -> String {
         format!(
-            "{}-{CHUNKER_VERSION}:{:?}:{}:{}:{}",
+            "{}-{CHUNKER_VERSION}:{:?}:{}:{}:{}:{}",
             self.strategy(),
             self.borders,
             self.min_words,
+            self.target_words,
             self.max_words,
             self.min_chapter_words
         )
@@ -177,7 +169,7 @@ pub fn chunk_sections<V: BorderVectors>(
             greedy_by_sentences(&chapters, &units, sizes, threshold, |sentences| vectors.of_sentences(sentences))?
         }
         Borders::Cheapest { likeness, weights } => {
-            let aim = Aim { min: sizes.min, target: settings.shrunk(weights.target_words, sizes.max), max: sizes.max };
+            let aim = Aim { min: sizes.min, target: settings.shrunk(settings.target_words, sizes.max), max: sizes.max };
             let likenesses = match likeness {
                 Likeness::None => units.iter().map(|units| vec![0.0; units.len()]).collect(),
                 Likeness::Lexical => {
@@ -185,8 +177,7 @@ pub fn chunk_sections<V: BorderVectors>(
                     let book: Vec<Tokenised> =
                         tokens.iter().zip(&units).map(|(tokens, units)| tokenised((tokens, units))).collect();
                     let lexicon = Lexicon::new(&book, |ids| vectors.of_tokens(ids))?;
-                    let reach = settings.shrunk(weights.reach_words, sizes.max);
-                    book.iter().map(|chapter| lexicon.likenesses(chapter, reach)).collect()
+                    book.iter().map(|chapter| lexicon.likenesses(chapter, weights.reach)).collect()
                 }
                 Likeness::Model => {
                     likenesses_of_sentences(&chapters, &units, |sentences| vectors.of_sentences(sentences))?
@@ -315,6 +306,7 @@ mod tests {
         ChunkSettings {
             borders: Borders::UniversalSemantic { threshold: 0.55 },
             min_words: 200,
+            target_words: 260,
             max_words: 1200,
             min_chapter_words: 30,
         }

@@ -131,6 +131,12 @@ impl Config {
         ensure("chunking.threshold", (-1.0..=1.0).contains(&self.chunking.threshold), "must be from -1 to 1")?;
         let (min, max) = (self.chunking.min_words, self.chunking.max_words);
         ensure("chunking.max_words", max >= 16, "must be at least 16")?;
+        let target = self.chunking.target_words;
+        ensure(
+            "chunking.target_words",
+            (min..=max).contains(&target),
+            "must be from chunking.min_words to chunking.max_words",
+        )?;
         ensure("chunking.min_words", min >= 1 && min * 2 <= max, "must be from 1 to half of chunking.max_words")?;
         ensure("ingest.workers", (1..=64).contains(&self.ingest.workers), "must be from 1 to 64")?;
         ensure("ingest.max_attempts", self.ingest.max_attempts >= 1, "must be at least 1")?;

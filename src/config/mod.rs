@@ -128,6 +128,8 @@ pub struct ChunkingConfig {
     /// Words (as tokens by the model's average) a chunk must have before a border, and may have at most. Shrunk in
     /// proportion where the model's limit is smaller than bge-m3's.
     pub min_words: usize,
+    /// What most chunks are near to, for the strategies `structure` and `lexical`.
+    pub target_words: usize,
     pub max_words: usize,
     /// Sections with fewer words are merged with their neighbours into one chapter.
     pub min_chapter_words: usize,
@@ -141,6 +143,7 @@ impl Default for ChunkingConfig {
             strategy: "universal-semantic".into(),
             threshold: 0.55,
             min_words: 200,
+            target_words: 260,
             max_words: 1200,
             min_chapter_words: 384,
             parents: "mean".into(),

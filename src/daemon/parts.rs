@@ -259,6 +259,7 @@ pub fn ingest_settings(config: &Config, scratch_dir: PathBuf, mode: Mode) -> Ing
                 _ => Borders::UniversalSemantic { threshold: chunking.threshold as f32 },
             },
             min_words: chunking.min_words,
+            target_words: chunking.target_words,
             max_words: chunking.max_words,
             min_chapter_words: chunking.min_chapter_words,
         },

@@ -34,12 +34,13 @@ const LIVE: [&str; 9] = [
 
 /// What parts are built from: a loaded model, an open store, a bound socket, running threads; and how books are read and
 /// chunked, which must not change between two books of one start.
-const RESTART: [&str; 48] = [
+const RESTART: [&str; 49] = [
     "chunking.max_words",
     "chunking.min_chapter_words",
     "chunking.min_words",
     "chunking.parents",
     "chunking.strategy",
+    "chunking.target_words",
     "chunking.threshold",
     "control.group",
     "control.socket",
