@@ -1,6 +1,6 @@
 //! Sections to chapters: a section too small to stand alone is merged with its neighbours, never dropped. Pure.
 
-use crate::domain::Section;
+use crate::domain::{Section, SectionStart};
 
 /// A chapter: what becomes a parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,8 +8,8 @@ pub struct Chapter {
     pub title: String,
     /// The sections' texts, a blank line between them.
     pub text: String,
-    /// Where each section begins in the text, in bytes.
-    pub section_starts: Vec<usize>,
+    /// Where each section begins in the text.
+    pub sections: Vec<SectionStart>,
 }
 
 /// Groups the sections, in order, into chapters of at least `min_words` words (but for a book that has fewer).
@@ -19,60 +19,68 @@ pub struct Chapter {
 /// chapter. Sections without text give their title to nothing and vanish.
 pub fn merge_into_chapters(sections: &[Section], min_words: usize) -> Vec<Chapter> {
     let mut groups: Vec<Group> = Vec::new();
+    // The entries that the next one may stand under, with their levels.
+    let mut above: Vec<(usize, &str)> = Vec::new();
     for section in sections {
+        above.retain(|(level, _)| *level < section.level);
+        above.push((section.level, section.title.trim()));
         let words = section.text.split_whitespace().count();
         if words == 0 {
             continue;
         }
+        let path = above.iter().filter(|(_, title)| !title.is_empty()).map(|(_, title)| (*title).to_owned()).collect();
+        let part = Part { section, words, path };
         match groups.last_mut() {
-            Some(group) if group.words < min_words => group.push(section, words),
-            _ => groups.push(Group::new(section, words)),
+            Some(group) if group.words < min_words => group.push(part),
+            _ => groups.push(Group { words, parts: vec![part] }),
         }
     }
     if groups.len() > 1
         && groups.last().is_some_and(|group| group.words < min_words)
         && let (Some(small), Some(last)) = (groups.pop(), groups.last_mut())
     {
-        small.sections.into_iter().for_each(|(section, words)| last.push(section, words));
+        small.parts.into_iter().for_each(|part| last.push(part));
     }
     groups.iter().map(Group::chapter).collect()
 }
 
+struct Part<'a> {
+    section: &'a Section,
+    words: usize,
+    path: Vec<String>,
+}
+
 struct Group<'a> {
-    sections: Vec<(&'a Section, usize)>,
+    parts: Vec<Part<'a>>,
     words: usize,
 }
 
 impl<'a> Group<'a> {
-    fn new(section: &'a Section, words: usize) -> Self {
-        Self { sections: vec![(section, words)], words }
-    }
-
-    fn push(&mut self, section: &'a Section, words: usize) {
-        self.sections.push((section, words));
-        self.words += words;
+    fn push(&mut self, part: Part<'a>) {
+        self.words += part.words;
+        self.parts.push(part);
     }
 
     /// The title of the largest among the group's shallowest titled sections.
     fn chapter(&self) -> Chapter {
-        let titled = || self.sections.iter().filter(|(section, _)| !section.title.trim().is_empty());
-        let shallowest = titled().map(|(section, _)| section.level).min();
-        let mut best: Option<&(&Section, usize)> = None;
-        for candidate in titled().filter(|(section, _)| Some(section.level) == shallowest) {
-            if best.is_none_or(|best| candidate.1 > best.1) {
+        let titled = || self.parts.iter().filter(|part| !part.section.title.trim().is_empty());
+        let shallowest = titled().map(|part| part.section.level).min();
+        let mut best: Option<&Part> = None;
+        for candidate in titled().filter(|part| Some(part.section.level) == shallowest) {
+            if best.is_none_or(|best| candidate.words > best.words) {
                 best = Some(candidate);
             }
         }
-        let title = best.map(|(section, _)| section.title.trim().to_owned()).unwrap_or_default();
-        let (mut text, mut section_starts) = (String::new(), Vec::new());
-        for (section, _) in &self.sections {
+        let title = best.map(|part| part.section.title.trim().to_owned()).unwrap_or_default();
+        let (mut text, mut sections) = (String::new(), Vec::new());
+        for part in &self.parts {
             if !text.is_empty() {
                 text.push_str("\n\n");
             }
-            section_starts.push(text.len());
-            text.push_str(section.text.trim());
+            sections.push(SectionStart { at: text.len(), path: part.path.clone() });
+            text.push_str(part.section.text.trim());
         }
-        Chapter { title, text, section_starts }
+        Chapter { title, text, sections }
     }
 }
 
@@ -98,6 +106,10 @@ mod tests {
         assert_eq!(titles, ["One", "Two"]);
         let words: usize = chapters.iter().map(|chapter| chapter.text.split_whitespace().count()).sum();
         assert_eq!(words, 119);
+        let paths =
+            |chapter: &Chapter| chapter.sections.iter().map(|section| section.path.join("/")).collect::<Vec<_>>();
+        assert_eq!(paths(&chapters[0]), ["Cover", "One"]);
+        assert_eq!(paths(&chapters[1]), ["One/One.A", "Two", "Index"]);
     }
 
     #[test]
@@ -105,7 +117,11 @@ mod tests {
         let chapters = merge_into_chapters(&[section("", 0, 0), section("Only", 0, 3)], 384);
         assert_eq!(
             chapters,
-            [Chapter { title: "Only".into(), text: "Only Only Only".into(), section_starts: vec![0] }]
+            [Chapter {
+                title: "Only".into(),
+                text: "Only Only Only".into(),
+                sections: vec![SectionStart { at: 0, path: vec!["Only".into()] }],
+            }]
         );
         assert!(merge_into_chapters(&[], 384).is_empty());
     }

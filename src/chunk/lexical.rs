@@ -18,6 +18,9 @@ const RARITY: f64 = 1e-3;
 /// interchangeable, and a large book's rows would take 100 MB.
 const MAX_COLUMNS: usize = 384;
 
+/// Whole rows that are held at a time.
+const ROWS_AT_ONCE: usize = 1024;
+
 /// Sentences from which the common direction is computed, evenly out of the book.
 const SAMPLED_UNITS: usize = 2048;
 
@@ -47,7 +50,10 @@ pub struct Lexicon {
 
 impl Lexicon {
     /// `fetch` gives one row for each id, all of one length.
-    pub fn new<E>(chapters: &[Tokenised], fetch: impl FnOnce(&[u32]) -> Result<Vec<Vec<f32>>, E>) -> Result<Self, E> {
+    pub fn new<E>(
+        chapters: &[Tokenised],
+        mut fetch: impl FnMut(&[u32]) -> Result<Vec<Vec<f32>>, E>,
+    ) -> Result<Self, E> {
         let mut counts: HashMap<u32, usize> = HashMap::new();
         for token in chapters.iter().flat_map(|chapter| chapter.tokens) {
             *counts.entry(token.id).or_default() += 1;
@@ -55,15 +61,15 @@ impl Lexicon {
         let total: usize = counts.values().sum();
         let mut ids: Vec<u32> = counts.keys().copied().collect();
         ids.sort_unstable();
-        let fetched = fetch(&ids)?;
-        let length = fetched.first().map_or(0, Vec::len);
-        let stride = length.div_ceil(MAX_COLUMNS).max(1);
-        let columns = length.div_ceil(stride);
-        let mut rows = Vec::with_capacity(ids.len() * columns);
-        for (id, row) in ids.iter().zip(fetched) {
-            let share = counts[id] as f64 / total as f64;
-            let weight = (RARITY / (RARITY + share)) as f32;
-            rows.extend(row.iter().step_by(stride).map(|value| value * weight));
+        let (mut rows, mut columns) = (Vec::new(), 0);
+        for some in ids.chunks(ROWS_AT_ONCE) {
+            for (id, row) in some.iter().zip(fetch(some)?) {
+                let share = counts[id] as f64 / total as f64;
+                let weight = (RARITY / (RARITY + share)) as f32;
+                let stride = row.len().div_ceil(MAX_COLUMNS).max(1);
+                rows.extend(row.iter().step_by(stride).map(|value| value * weight));
+                columns = row.len().div_ceil(stride);
+            }
         }
         let places = ids.into_iter().enumerate().map(|(place, id)| (id, place)).collect();
         let mut lexicon = Self { places, rows, columns };

@@ -188,7 +188,7 @@ pub fn chunk_sections<V: BorderVectors>(
                 .iter()
                 .zip(units.iter().zip(&ranks))
                 .map(|(chapter, (units, ranks))| {
-                    let costs: Vec<f64> = segment::gaps(&chapter.text, units, &chapter.section_starts)
+                    let costs: Vec<f64> = segment::gaps(&chapter.text, units, &chapter.sections)
                         .into_iter()
                         .zip(ranks)
                         .map(|(gap, rank)| {
@@ -207,10 +207,11 @@ pub fn chunk_sections<V: BorderVectors>(
                 .collect()
         }
     };
-    let chunked = chapters.into_iter().zip(spans);
-    Ok(chunked
-        .map(|(chapter, children)| ChapterChunks { title: chapter.title, text: chapter.text, children })
-        .collect())
+    let chunked = chapters.into_iter().zip(spans).map(|(chapter, children)| {
+        let Chapter { title, text, sections } = chapter;
+        ChapterChunks { title, text, sections, children }
+    });
+    Ok(chunked.collect())
 }
 
 /// The ranks of all chapters' borders together; the first unit of a chapter has none to compare.

@@ -2,6 +2,7 @@
 //! whole, so a good border is not missed because a chunk happened to be full just before it.
 
 use super::splitter::Unit;
+use crate::domain::SectionStart;
 
 /// What stands between two units of a chapter's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,24 +67,23 @@ pub fn cheapest_starts(tokens: &[usize], border_costs: &[f64], aim: Aim, size_we
     starts
 }
 
-/// Each value's rank among all, from 0 for the least to 1 for the greatest: a threshold on it is a quantile.
+/// Each value's rank among all, from 0 for the least to 1 for the greatest: a threshold on it is a quantile. Equal
+/// values share one.
 pub fn ranks(values: &[f32]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
-    let mut ranks = vec![0.5; values.len()];
-    for (rank, index) in order.into_iter().enumerate() {
-        ranks[index] = (rank as f64 + 0.5) / values.len() as f64;
-    }
-    ranks
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f32::total_cmp);
+    let below = |value: f32| sorted.partition_point(|other| other.total_cmp(&value).is_lt());
+    let up_to = |value: f32| sorted.partition_point(|other| other.total_cmp(&value).is_le());
+    values.iter().map(|&value| (below(value) + up_to(value)) as f64 / (2 * values.len()) as f64).collect()
 }
 
-/// What stands before each unit; `section_starts` are byte offsets in `text`, ascending.
-pub fn gaps(text: &str, units: &[Unit], section_starts: &[usize]) -> Vec<Gap> {
+/// What stands before each unit.
+pub fn gaps(text: &str, units: &[Unit], sections: &[SectionStart]) -> Vec<Gap> {
     let gap = |index: usize| {
         let Some(before) = index.checked_sub(1).map(|before| &units[before].range) else { return Gap::Section };
         let start = units[index].range.start;
-        let next_section = section_starts.partition_point(|&section| section < before.end);
-        if section_starts.get(next_section).is_some_and(|&section| section <= start) {
+        let next_section = sections.partition_point(|section| section.at < before.end);
+        if sections.get(next_section).is_some_and(|section| section.at <= start) {
             Gap::Section
         } else if text[before.end..start].contains("\n\n") {
             Gap::Paragraph
@@ -122,13 +122,15 @@ mod tests {
             Unit { range: start..start + word.len(), tokens: 1 }
         };
         let units = [unit("One."), unit("Two."), unit("Three."), unit("Four.")];
-        let found = gaps(text, &units, &[0, text.find("Four").unwrap()]);
+        let section = |at| SectionStart { at, path: Vec::new() };
+        let found = gaps(text, &units, &[section(0), section(text.find("Four").unwrap())]);
         assert_eq!(found, [Gap::Section, Gap::Sentence, Gap::Paragraph, Gap::Section]);
     }
 
     #[test]
     fn ranks_are_quantiles() {
         assert_eq!(ranks(&[0.5, -1.0, 0.9, 0.1]), [0.625, 0.125, 0.875, 0.375]);
+        assert_eq!(ranks(&[2.0, 1.0, 2.0]), [4.0 / 6.0, 1.0 / 6.0, 4.0 / 6.0]);
     }
 
     proptest! {

@@ -135,6 +135,8 @@ pub struct ChunkingConfig {
     pub min_chapter_words: usize,
     /// The chapter's vector: `mean` of its children, `embed` (a pass of its own) or `none` (no parent points).
     pub parents: String,
+    /// What a chunk is embedded with: `none`, `title` (the book's) or `path` (the book's and its sections').
+    pub context: String,
 }
 
 impl Default for ChunkingConfig {
@@ -147,6 +149,7 @@ impl Default for ChunkingConfig {
             max_words: 1200,
             min_chapter_words: 384,
             parents: "mean".into(),
+            context: "none".into(),
         }
     }
 }

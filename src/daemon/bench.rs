@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::domain::{Book, BookFile, Metadata, Source, iso_639_1};
 use crate::embed::Priority;
 use crate::extract::ExtractError;
-use crate::ingest::{BookVectors, ModelVectors, book_points};
+use crate::ingest::{BookVectors, ModelVectors, book_points, embedded_texts};
 use crate::store::{self, CollectionSpec, Filter};
 
 /// One stage of one run.
@@ -100,13 +100,14 @@ fn run(config: &Config, path: &Path) -> Result<BenchReport, DaemonError> {
             &iso_639_1(document.language.as_deref()),
             &settings.chunking,
             tokenizer.as_ref(),
-            tokenizer.content_tokens(),
+            settings.chunk_limit(tokenizer.content_tokens()),
             &mut ModelVectors(&embedder),
         )
     })?;
     let border_tokens = embedder.counters().tokens - tokens_before;
-    let children: Vec<&str> =
-        chapters.iter().flat_map(|chapter| chapter.children.iter().map(|child| chapter.child_text(child))).collect();
+    let title = document.title.clone().unwrap_or_default();
+    let embedded = embedded_texts(&chapters, &title, &settings, tokenizer.as_ref());
+    let children: Vec<&str> = embedded.iter().map(|(text, _)| text.as_ref()).collect();
     let vectors = measure(&mut stages, "embed", || embedder.embed(&children, Priority::Bulk))?;
     let book = Book {
         uuid: uuid::Uuid::new_v4(),
@@ -124,7 +125,8 @@ fn run(config: &Config, path: &Path) -> Result<BenchReport, DaemonError> {
         unread: Vec::new(),
         added_us: now_us(),
     };
-    let words_in_children = children.iter().map(|text| text.split_whitespace().count()).sum();
+    let texts = chapters.iter().flat_map(|chapter| chapter.children.iter().map(|child| chapter.child_text(child)));
+    let words_in_children = texts.map(|text| text.split_whitespace().count()).sum();
     let chunks = children.len();
     let tokens = chapters.iter().flat_map(|chapter| &chapter.children).map(|child| child.tokens).sum();
     let mut store_config = config.store.clone();

@@ -14,7 +14,7 @@ use crate::embed::{
 };
 use crate::extract::sandbox::{Sandbox, SandboxSettings};
 use crate::extract::{self, Limits};
-use crate::ingest::{Fetcher, IngestSettings, Ingestor, Parents, Progress, ReconcileSettings, StoreWatch};
+use crate::ingest::{Context, Fetcher, IngestSettings, Ingestor, Parents, Progress, ReconcileSettings, StoreWatch};
 use crate::queue::{self, Queue, QueueHandle, Setup, StateLock};
 use crate::store::{self, CollectionSpec, Ensured, StoreError, VectorStore};
 use crate::telemetry::event;
@@ -267,6 +267,11 @@ pub fn ingest_settings(config: &Config, scratch_dir: PathBuf, mode: Mode) -> Ing
             "embed" => Parents::Embed,
             "none" => Parents::None,
             _ => Parents::Mean,
+        },
+        context: match chunking.context.as_str() {
+            "title" => Context::Title,
+            "path" => Context::Path,
+            _ => Context::None,
         },
         max_file_bytes: config.ingest.max_file_mib << 20,
         scratch_dir,

@@ -34,7 +34,8 @@ const LIVE: [&str; 9] = [
 
 /// What parts are built from: a loaded model, an open store, a bound socket, running threads; and how books are read and
 /// chunked, which must not change between two books of one start.
-const RESTART: [&str; 49] = [
+const RESTART: [&str; 50] = [
+    "chunking.context",
     "chunking.max_words",
     "chunking.min_chapter_words",
     "chunking.min_words",

@@ -60,7 +60,7 @@ pub fn extract_report(config: &Config, path: &Path) -> Result<(Document, Coverag
         &iso_639_1(document.language.as_deref()),
         &settings.chunking,
         tokenizer.as_ref(),
-        tokenizer.content_tokens(),
+        settings.chunk_limit(tokenizer.content_tokens()),
         &mut ModelVectors(&embedder),
     )?;
     embedder.stop();

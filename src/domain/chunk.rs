@@ -13,13 +13,24 @@ pub struct TextSpan {
     pub tokens: usize,
 }
 
+/// Where an entry of the table of contents begins in a chapter's text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SectionStart {
+    /// In bytes.
+    pub at: usize,
+    /// The titles of the entries it stands under, from the top, and its own; entries without a title are left out.
+    pub path: Vec<String>,
+}
+
 /// A chapter (the parent) and its children.
 ///
 /// Invariant: the children's ranges ascend, do not overlap, and leave out nothing but whitespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChapterChunks {
     pub title: String,
     pub text: String,
+    /// Ascending.
+    pub sections: Vec<SectionStart>,
     pub children: Vec<TextSpan>,
 }
 
@@ -27,6 +38,14 @@ impl ChapterChunks {
     /// The text of one child.
     pub fn child_text(&self, child: &TextSpan) -> &str {
         &self.text[child.range.clone()]
+    }
+
+    /// The titles that all of the child's text stands under, from the top.
+    pub fn path_of(&self, child: &TextSpan) -> &[String] {
+        let first = self.sections.partition_point(|section| section.at <= child.range.start).saturating_sub(1);
+        let touched = self.sections[first.min(self.sections.len())..].iter();
+        let paths = touched.take_while(|section| section.at < child.range.end).map(|section| section.path.as_slice());
+        paths.reduce(|a, b| &a[..a.iter().zip(b).take_while(|(a, b)| a == b).count()]).unwrap_or_default()
     }
 }
 
@@ -97,6 +116,18 @@ mod tests {
                 Token { id: word.len() as u32, range: start..start + word.len() }
             })
             .collect()
+    }
+
+    #[test]
+    fn a_path_is_what_all_sections_of_a_child_stand_under() {
+        let section = |at, path: &[&str]| SectionStart { at, path: path.iter().map(|&title| title.into()).collect() };
+        let chapter = ChapterChunks {
+            sections: vec![section(0, &["A"]), section(10, &["A", "B"]), section(20, &["A", "C"]), section(30, &["D"])],
+            ..ChapterChunks::default()
+        };
+        let path = |range: Range<usize>| chapter.path_of(&TextSpan { range, tokens: 1 }).join("/");
+        assert_eq!([path(10..20), path(12..21), path(0..10), path(25..35)], ["A/B", "A", "A", ""]);
+        assert!(ChapterChunks::default().path_of(&TextSpan { range: 0..3, tokens: 1 }).is_empty());
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod shelf;
 
 pub use audit::{AuditRepair, AuditReport, AuditedBook, Finding, FindingKind, Held, judge};
 pub use book::{Book, BookFile, LibraryKind, Metadata, Source, hex};
-pub use chunk::{ChapterChunks, TextSpan, Token, TokenCounter};
+pub use chunk::{ChapterChunks, SectionStart, TextSpan, Token, TokenCounter};
 pub use document::{Document, FileMetadata, Section};
 pub use failed::FailedFile;
 pub use failure::{Failure, FailureKind};

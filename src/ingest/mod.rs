@@ -23,12 +23,13 @@ pub use border_vectors::ModelVectors;
 pub use fetcher::Fetcher;
 pub use formats::why_unread;
 pub use gate::{ClosedLibrary, LibraryGate};
-pub use plan::{Parents, generation};
+pub use plan::{Context, Parents, generation};
 pub use progress::{CurrentJob, Progress, Stage};
 pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, RemovalRules, ShelfState};
 pub use worker::{FatalFailure, Unfinished, WorkerSettings, Workers};
 pub use writing::StoreWatch;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ use crate::domain::{
     Book, BookFile, CataloguePayload, ChapterChunks, Document, FailedFile, Failure, FailureKind, FileMetadata,
     LibraryKind, Point, iso_639_1,
 };
-use crate::embed::{EmbedError, EmbedderHandle, Priority};
+use crate::embed::{EmbedError, EmbedderHandle, Priority, TextTokenizer};
 use crate::extract::ExtractError;
 use crate::extract::sandbox::Sandbox;
 use crate::queue::{ClaimedJob, IndexedState, JobKind, JobReport, Outcome, QueueError, QueueHandle, QueueStopped};
@@ -60,6 +61,7 @@ const TEXTS_PER_REQUEST: usize = 64;
 pub struct IngestSettings {
     pub chunking: ChunkSettings,
     pub parents: Parents,
+    pub context: Context,
     /// Larger files are parked.
     pub max_file_bytes: u64,
     /// Local directory for the copies that are parsed.
@@ -69,6 +71,13 @@ pub struct IngestSettings {
     /// How long a book that is embedded waits in memory for a store that does not answer, before its job goes back to
     /// the queue and the embedding is lost.
     pub store_patience: Duration,
+}
+
+impl IngestSettings {
+    /// Tokens a chunk may have: what the model takes, less the room for its context.
+    pub fn chunk_limit(&self, content_tokens: usize) -> usize {
+        content_tokens.saturating_sub(self.context.tokens(content_tokens)).max(1)
+    }
 }
 
 /// Does jobs. Shared by all workers.
@@ -231,6 +240,21 @@ pub fn book_points(from: &BookVectors) -> Result<Vec<Point>, EmbedError> {
         // Local time without a zone: what the contract's readers expect.
         ingested_at: &chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%.6f").to_string(),
     }))
+}
+
+/// The children as they are embedded, with the tokens of their own text.
+pub fn embedded_texts<'a>(
+    chapters: &'a [ChapterChunks],
+    book_title: &str,
+    settings: &IngestSettings,
+    tokenizer: &dyn TextTokenizer,
+) -> Vec<(Cow<'a, str>, usize)> {
+    let context_tokens = settings.context.tokens(tokenizer.content_tokens());
+    let of_chapter = |chapter: &'a ChapterChunks| {
+        let text = |child| plan::embedded_text(settings.context, book_title, chapter, child, tokenizer, context_tokens);
+        chapter.children.iter().map(move |child| (text(child), child.tokens)).collect::<Vec<_>>()
+    };
+    chapters.iter().flat_map(of_chapter).collect()
 }
 
 /// Seconds by stage of one job.
@@ -436,10 +460,8 @@ impl Ingestor {
             return Ok((Outcome::Adopted, indexed));
         }
         let chapters = self.chunk(job, document, &file, timings)?;
-        let children: Vec<(&str, usize)> = chapters
-            .iter()
-            .flat_map(|chapter| chapter.children.iter().map(|child| (chapter.child_text(child), child.tokens)))
-            .collect();
+        let title = job.book.metadata.title_with(&file, job.book.source.name());
+        let children = embedded_texts(&chapters, title, &self.settings, self.embedder.tokenizer().as_ref());
         let vectors = self.embed(job, &children, timings)?;
         let points = timings.measure("embed", || {
             let from = BookVectors {
@@ -484,7 +506,7 @@ impl Ingestor {
                 &language,
                 &self.settings.chunking,
                 tokenizer.as_ref(),
-                tokenizer.content_tokens(),
+                self.settings.chunk_limit(tokenizer.content_tokens()),
                 &mut JobVectors { ingestor: self, job },
             )
         })
@@ -494,7 +516,7 @@ impl Ingestor {
     fn embed(
         &self,
         job: &ClaimedJob,
-        texts: &[(&str, usize)],
+        texts: &[(Cow<str>, usize)],
         timings: &mut Timings,
     ) -> Result<Vec<Vec<f32>>, JobError> {
         self.step(job, Stage::Embed)?;
@@ -509,7 +531,7 @@ impl Ingestor {
         timings.measure("embed", || {
             for group in order.chunks(TEXTS_PER_REQUEST) {
                 self.interrupted()?;
-                let part: Vec<&str> = group.iter().map(|&index| texts[index].0).collect();
+                let part: Vec<&str> = group.iter().map(|&index| texts[index].0.as_ref()).collect();
                 let embedded = self.progress.asking(job.id, || self.embedder.embed(&part, Priority::Bulk))?;
                 for (&index, vector) in group.iter().zip(embedded) {
                     vectors[index] = vector;
@@ -548,8 +570,9 @@ impl Ingestor {
         if self.stopping.load(Ordering::Relaxed) { Err(JobError::Interrupted) } else { Ok(()) }
     }
 
-    /// Of the chunker as configured and of how parents get their vectors.
+    /// Of the chunker as configured, of how parents get their vectors, and of what children are embedded with.
     pub fn chunker_fingerprint(&self) -> String {
-        format!("{}:{:?}", self.settings.chunking.fingerprint(), self.settings.parents)
+        let IngestSettings { chunking, parents, context, .. } = &self.settings;
+        format!("{}:{parents:?}:{context:?}", chunking.fingerprint())
     }
 }

@@ -1,11 +1,12 @@
 //! The decisions of a job, pure: what it has to do, which points a book becomes, which points are stale.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use uuid::Uuid;
 
 use crate::domain::{
-    Book, BookFile, CataloguePayload, ChapterChunks, ChunkLevel, FileMetadata, Payload, Point, StoredPoint,
+    Book, BookFile, CataloguePayload, ChapterChunks, ChunkLevel, FileMetadata, Payload, Point, StoredPoint, TextSpan,
     TokenCounter, UUID_NAMESPACE,
 };
 use crate::embed::ModelInfo;
@@ -23,6 +24,54 @@ pub enum Parents {
     Embed,
     /// No parent points.
     None,
+}
+
+/// What stands before a child's text when it is embedded; the payload's `text` is the bare passage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Context {
+    None,
+    /// The book's title.
+    Title,
+    /// The book's title and the titles of the sections that the child stands in.
+    Path,
+}
+
+impl Context {
+    /// Tokens that are kept free for it in a text: an eighth of what the model takes, and no more than long titles need.
+    pub fn tokens(self, content_tokens: usize) -> usize {
+        match self {
+            Context::None => 0,
+            Context::Title | Context::Path => (content_tokens / 8).min(64),
+        }
+    }
+}
+
+/// The text of a child as it is embedded: the context, cut at `context_tokens`, a blank line, the passage.
+pub fn embedded_text<'a>(
+    context: Context,
+    book_title: &str,
+    chapter: &'a ChapterChunks,
+    child: &TextSpan,
+    counter: &dyn TokenCounter,
+    context_tokens: usize,
+) -> Cow<'a, str> {
+    let text = chapter.child_text(child);
+    let path = match context {
+        Context::None => return Cow::Borrowed(text),
+        Context::Title => &[],
+        Context::Path => chapter.path_of(child),
+    };
+    // A book whose only chapter bears its title says it once.
+    let titles = path.iter().map(String::as_str).filter(|title| *title != book_title);
+    let context = std::iter::once(book_title).chain(titles).collect::<Vec<_>>().join(" > ");
+    // Two less: the blank line, and a cut that tokenises to one more.
+    let ranges = counter.token_ranges(&context);
+    let end = match ranges.get(context_tokens.saturating_sub(2)) {
+        None => context.len(),
+        Some(first_over) => first_over.start,
+    };
+    let context = context.get(..end).unwrap_or_default().trim_end();
+    if context.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{context}\n\n{text}")) }
 }
 
 /// What a job has to do, as far as the state alone can tell.
@@ -254,7 +303,7 @@ pub fn stale(held: &[StoredPoint], current: &[Point]) -> Vec<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{FailedFile, Metadata, Source, TextSpan, Token};
+    use crate::domain::{FailedFile, Metadata, SectionStart, Source, Token};
     use crate::queue::{JobId, JobKind};
 
     /// Words are tokens.
@@ -316,7 +365,7 @@ mod tests {
         let split = text.find("Med").unwrap_or_default();
         let children =
             vec![TextSpan { range: 0..split - 1, tokens: 2 }, TextSpan { range: split..text.len(), tokens: 3 }];
-        vec![ChapterChunks { title: "Košnica".into(), text, children }]
+        vec![ChapterChunks { title: "Košnica".into(), text, children, ..ChapterChunks::default() }]
     }
 
     fn made(content_hash: &str) -> Vec<Point> {
@@ -422,12 +471,28 @@ mod tests {
         let text: String = (0..50).map(|n| format!("word{n} ")).collect();
         let text = text.trim_end().to_owned();
         let children = vec![TextSpan { range: 0..text.len(), tokens: 50 }];
-        let chapters = [ChapterChunks { title: String::new(), text: text.clone(), children }];
+        let chapters = [ChapterChunks { text: text.clone(), children, ..ChapterChunks::default() }];
         let cut = parents(&chapters, Parents::Embed, &Words, 22).remove(0);
         assert_eq!((cut.tokens, cut.whole), (20, false));
         assert!(cut.text.ends_with("word19") && text.starts_with(&cut.text));
         assert!(parents(&chapters, Parents::None, &Words, 22).is_empty());
         assert_eq!(section_name(&chapters, 0, "The Book"), "The Book");
+    }
+
+    #[test]
+    fn a_child_is_embedded_under_its_titles_as_far_as_they_fit() {
+        let text = "Some passage.".to_owned();
+        let child = TextSpan { range: 0..text.len(), tokens: 2 };
+        let path = vec!["Bees".to_owned(), "Of honey".to_owned()];
+        let sections = vec![SectionStart { at: 0, path }];
+        let chapter = ChapterChunks { text, sections, ..ChapterChunks::default() };
+        let embedded = |context, tokens| embedded_text(context, "Bees", &chapter, &child, &Words, tokens);
+        assert_eq!(embedded(Context::None, 9), "Some passage.");
+        assert_eq!(embedded(Context::Title, 9), "Bees\n\nSome passage.");
+        assert_eq!(embedded(Context::Path, 9), "Bees > Of honey\n\nSome passage.");
+        assert_eq!(embedded(Context::Path, 5), "Bees > Of\n\nSome passage.");
+        assert_eq!(embedded(Context::Path, 2), "Some passage.");
+        assert_eq!([Context::Path.tokens(254), Context::Title.tokens(8190), Context::None.tokens(254)], [31, 64, 0]);
     }
 
     #[test]
