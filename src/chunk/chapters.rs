@@ -1,6 +1,6 @@
 //! Sections to chapters: a section too small to stand alone is merged with its neighbours, never dropped. Pure.
 
-use crate::domain::{Section, SectionStart};
+use crate::domain::{Section, SectionStart, word_count};
 
 /// A chapter: what becomes a parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +12,8 @@ pub struct Chapter {
     pub sections: Vec<SectionStart>,
 }
 
-/// Groups the sections, in order, into chapters of at least `min_words` words (but for a book that has fewer).
+/// Groups the sections, in order, into chapters of at least `min_words` words (but for a book that has fewer); where a
+/// script has no spaces between words, they are estimated.
 ///
 /// A section that is large enough starts a chapter of its own; smaller ones are taken up by the group before them
 /// until that is large enough; what is left over at the end joins the last chapter. Every section is in exactly one
@@ -24,10 +25,10 @@ pub fn merge_into_chapters(sections: &[Section], min_words: usize) -> Vec<Chapte
     for section in sections {
         above.retain(|(level, _)| *level < section.level);
         above.push((section.level, section.title.trim()));
-        let words = section.text.split_whitespace().count();
-        if words == 0 {
+        if section.text.trim().is_empty() {
             continue;
         }
+        let words = word_count(&section.text);
         let path = above.iter().filter(|(_, title)| !title.is_empty()).map(|(_, title)| (*title).to_owned()).collect();
         let part = Part { section, words, path };
         match groups.last_mut() {
@@ -110,6 +111,20 @@ mod tests {
             |chapter: &Chapter| chapter.sections.iter().map(|section| section.path.join("/")).collect::<Vec<_>>();
         assert_eq!(paths(&chapters[0]), ["Cover", "One"]);
         assert_eq!(paths(&chapters[1]), ["One/One.A", "Two", "Index"]);
+    }
+
+    #[test]
+    fn chapters_of_scripts_without_spaces_stand_alone_as_english_ones_do() {
+        // 60 words each in English.
+        let japanese = "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。".repeat(3);
+        let thai = "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ".repeat(4);
+        for text in [japanese, thai] {
+            let section = |title: &str| Section { title: title.into(), level: 0, text: text.clone() };
+            let chapters = merge_into_chapters(&[section("1"), section("2"), section("3")], 40);
+            assert_eq!(chapters.len(), 3, "{text}");
+        }
+        let only_a_separator = Section { title: String::new(), level: 0, text: "፡".into() };
+        assert_eq!(merge_into_chapters(&[only_a_separator], 40)[0].text, "፡");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::book::hex;
+use super::words::word_count;
 
 /// The text of one book, in reading order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +64,8 @@ impl Document {
         hex(&hasher.finalize())
     }
 
-    /// Whitespace-separated words in all sections.
+    /// Words in all sections; an estimate in scripts without spaces between them.
     pub fn words(&self) -> usize {
-        self.sections.iter().map(|section| section.text.split_whitespace().count()).sum()
+        self.sections.iter().map(|section| word_count(&section.text)).sum()
     }
 }

@@ -332,6 +332,17 @@ mod tests {
     }
 
     #[test]
+    fn a_bold_paragraph_is_no_heading_in_a_script_without_spaces_either() {
+        let title = |bold: &str| {
+            let section = format!("<section><p><strong>{bold}</strong></p><p>x</p></section>");
+            let markup = format!("<FictionBook><body>{section}</body></FictionBook>");
+            book(markup.as_bytes(), "FB2").sections[0].title.clone()
+        };
+        assert_eq!(title("第一章 旅のはじまり"), "第一章 旅のはじまり");
+        assert_eq!(title(&"すべての人間は、生まれながらにして自由であり、".repeat(3)), "");
+    }
+
+    #[test]
     fn sections_nest_and_notes_stand_behind() {
         let bytes = encoding_rs::WINDOWS_1251.encode(BOOK).0.into_owned();
         let document = book(&bytes, "FB2");

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use super::markup::{Attributes, Sink};
 use super::sections::{self, Start};
 use super::text::{PageText, TextBuilder};
-use crate::domain::Section;
+use crate::domain::{Section, word_count};
 
 static NO_IDS: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
 
@@ -64,7 +64,7 @@ impl Flow {
 
     /// The words written since the text was `start` bytes long.
     pub fn words_since(&self, start: usize) -> usize {
-        self.builder.written().get(start..).map_or(0, |text| text.split_whitespace().count())
+        self.builder.written().get(start..).map_or(0, word_count)
     }
 
     /// Opens an HTML element that has no method of its own here.
