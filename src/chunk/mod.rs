@@ -4,6 +4,7 @@
 //! or make a chunk longer than the model takes.
 
 mod chapters;
+mod cuts;
 mod lexical;
 mod segment;
 mod sentences;

@@ -1,11 +1,21 @@
 //! Sentence borders, by crate `sentencex` (Wikimedia): abbreviations, initials, quotes and the terminators of many
-//! scripts. Its segmentation is lossless, so the ranges here leave out nothing but whitespace.
+//! scripts; and what it lacks: Khmer's terminators, commas that it takes for terminators, and scripts that mark no end
+//! of a sentence. Its segmentation is lossless, so the ranges here leave out nothing but whitespace.
 
 use std::ops::Range;
+
+use unicode_normalization::char::is_combining_mark;
+
+use super::cuts::{Place, places};
+use crate::domain::Parting;
 
 /// The segmenter's work grows with the square of what it is given (three million exclamation marks take minutes), so
 /// it gets no more at a time. Paragraphs of real books are shorter.
 const PIECE_BYTES: usize = 16 << 10;
+
+/// Where a script marks no end of a sentence, one ends at the first end of a clause behind so many letters: 20 words, as
+/// an English sentence has.
+const CLAUSE_LETTERS: usize = 72;
 
 /// The byte ranges of the sentences of `text`, ascending, trimmed, never empty. `language` is ISO 639-1, or `unknown`.
 pub fn sentence_ranges(text: &str, language: &str) -> Vec<Range<usize>> {
@@ -24,13 +34,15 @@ pub fn sentence_ranges(text: &str, language: &str) -> Vec<Range<usize>> {
                 continue;
             }
             match &mut open {
-                Some(before) if before.end == range.start && inside_a_word(&text[..range.start]) => {
+                Some(before)
+                    if goes_on(&text[before.clone()], &text[before.end..range.start], &text[range.clone()]) =>
+                {
                     before.end = range.end;
                 }
-                _ => ranges.extend(open.replace(range)),
+                _ => open.replace(range).into_iter().for_each(|sentence| push_parts(text, sentence, &mut ranges)),
             }
         }
-        ranges.extend(open);
+        open.into_iter().for_each(|sentence| push_parts(text, sentence, &mut ranges));
         start += paragraph.len() + 2;
     }
     ranges
@@ -68,10 +80,68 @@ fn first_piece(text: &str) -> &str {
     piece.rfind(char::is_whitespace).filter(|end| *end > 0).map_or(piece, |end| &piece[..end])
 }
 
-/// Whether a border right after `before`, with no space at it, cuts a word (`deb.Packages`, `(yes!)ok`). After the
-/// terminators of scripts that are written without spaces it does not.
-fn inside_a_word(before: &str) -> bool {
-    before.chars().next_back().is_some_and(|last| last.is_ascii() || last.is_alphanumeric())
+/// Whether what was found behind `before` and a gap is of the same sentence: no word at all, or behind a comma, or the
+/// border cuts a word.
+fn goes_on(before: &str, gap: &str, found: &str) -> bool {
+    // Commas of Burmese, Javanese and Balinese, which Unicode counts among the terminators, and the Burmese "of".
+    before.ends_with(['\u{104a}', '\u{104f}', '\u{a9c8}', '\u{1b5e}'])
+        || !found.contains(char::is_alphanumeric)
+        || (gap.is_empty() && inside_a_word(before, found))
+}
+
+/// Whether a border between `before` and `after`, with no space at it, cuts a word (`deb.Packages`, `(yes!)ok`). Where
+/// the next word's script is written without spaces it does not, nor after the terminators of such a script.
+fn inside_a_word(before: &str, after: &str) -> bool {
+    let next = after.chars().next().map_or(Parting::Spaces, Parting::of);
+    let mut last = before.chars().rev();
+    match last.next() {
+        Some('!' | '?' | '"' | '\'' | ')') if next != Parting::Spaces => false,
+        Some('.') if next != Parting::Spaces => !last.next().is_some_and(|c| Parting::of(c) != Parting::Spaces),
+        Some(last) => last.is_ascii() || last.is_alphanumeric(),
+        None => false,
+    }
+}
+
+/// The sentence, or its parts by what `sentencex` does not know.
+fn push_parts(text: &str, sentence: Range<usize>, ranges: &mut Vec<Range<usize>>) {
+    let whole = &text[sentence.clone()];
+    let without_ends = whole.chars().filter(|c| is_of_script_without_ends(*c)).count();
+    if without_ends < 2 * CLAUSE_LETTERS && !whole.contains(['\u{17d4}', '\u{17d5}']) && !whole.contains("፡፡") {
+        ranges.push(sentence);
+        return;
+    }
+    let places = places(whole);
+    let (mut start, mut letters, mut left) = (0, 0, without_ends);
+    let (mut behind_end, mut before) = (false, None);
+    for (at, c) in whole.char_indices() {
+        let long = letters >= CLAUSE_LETTERS && left >= CLAUSE_LETTERS / 2;
+        // "។ល។" is an "etc."
+        let ends = long || (behind_end && !whole[at..].starts_with("ល។"));
+        if ends && places[at] == Place::Clause && at > start {
+            ranges.push(trimmed(text, sentence.start + start..sentence.start + at));
+            (start, letters) = (at, 0);
+        }
+        let is_end = matches!(c, '\u{17d4}' | '\u{17d5}') || (c == '፡' && before == Some(c));
+        behind_end = is_end || (behind_end && !c.is_alphanumeric() && !c.is_whitespace());
+        if is_of_script_without_ends(c) {
+            (letters, left) = (letters + 1, left - 1);
+        }
+        before = Some(c);
+    }
+    ranges.push(trimmed(text, sentence.start + start..sentence.end));
+}
+
+fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
+    let start = range.end - text[range.clone()].trim_start().len();
+    start..start + text[start..range.end].trim_end().len()
+}
+
+/// A letter of Thai, Lao, Tibetan, Tai Le, New Tai Lue, Tai Tham or Tai Viet: spaces and shads part clauses there, and
+/// sentences no otherwise.
+fn is_of_script_without_ends(c: char) -> bool {
+    matches!(c, '\u{e00}'..='\u{fff}' | '\u{1950}'..='\u{19df}' | '\u{1a20}'..='\u{1aaf}' | '\u{aa80}'..='\u{aadf}')
+        && c.is_alphanumeric()
+        && !is_combining_mark(c)
 }
 
 #[cfg(test)]
@@ -93,9 +163,16 @@ mod tests {
         let long = short.repeat(PIECE_BYTES * 3 / short.len());
         let expected: Vec<&str> = sentences("de", short).repeat(PIECE_BYTES * 3 / short.len());
         assert_eq!(sentences("de", long.trim_end()), expected);
-        for text in ["![CDATA[<".repeat(200_000), "!".repeat(1 << 20), "x".repeat(1 << 20), "。 ".repeat(400_000)] {
+        for text in [
+            "![CDATA[<".repeat(200_000),
+            "!".repeat(1 << 20),
+            "x".repeat(1 << 20),
+            "。 ".repeat(400_000),
+            "ทุกคน ".repeat(40_000),
+            "ក។".repeat(100_000),
+        ] {
             let found: String = sentences("unknown", &text).concat();
-            assert_eq!(found, text.replace(' ', ""), "nothing is lost, and the test ends");
+            assert_eq!(found.replace(' ', ""), text.replace(' ', ""), "nothing is lost, and the test ends");
         }
     }
 
@@ -119,6 +196,36 @@ mod tests {
         assert_eq!(sentences("ar", "هل أنت طالب؟ نعم.").len(), 2);
         assert_eq!(sentences("hr", "Dr. Horvat živi u Zagrebu. Radi u bolnici.").len(), 2);
         assert_eq!(sentences("de", "Das ist z. B. ein Satz. Hier ist noch einer.").len(), 2);
+    }
+
+    #[test]
+    fn scripts_whose_terminators_the_segmenter_lacks() {
+        assert_eq!(
+            sentences("km", "មនុស្សទាំងអស់ កើតមក។ មនុស្ស មានវិចារណញ្ញាណ ។ល។ «និង។» ចប់៕"),
+            ["មនុស្សទាំងអស់ កើតមក។", "មនុស្ស មានវិចារណញ្ញាណ ។ល។", "«និង។»", "ចប់៕"]
+        );
+        assert_eq!(sentences("hi", "सभी मनुष्यों को है । उन्हें बुद्धि है।").len(), 2);
+        assert_eq!(sentences("hy", "Բոլոր մարդիկ ազատ են։ Նրանք ունեն խիղճ։").len(), 2);
+        assert_eq!(sentences("am", "ያለው፡ነው።፡የተፈጥሮ፡ነው።").len(), 2);
+        assert_eq!(sentences("ti", "ነፃን ማዕሪን እዮም፡፡ ምስትውዓልን ሕልናን፡፡").len(), 2);
+        assert_eq!(sentences("my", "လည်းကောင်း၊ နိုင်ငံ၏ တူညီသည်။ ကြသည်။").len(), 2);
+        assert_eq!(sentences("pnb", "نیں ۔ ۔ اوہ عقل ۔ ۔").len(), 2);
+        assert_eq!(sentences("el", "Τι είναι; Είναι αυτό.").len(), 2);
+        assert_eq!(sentences("he", "כל בני האדם. הם חוננו!").len(), 2);
+        assert_eq!(sentences("zh", "你好吗?我很好.他说1.5米!真的").len(), 4);
+    }
+
+    #[test]
+    fn where_no_end_is_marked_a_sentence_is_as_long_as_an_english_one() {
+        let thai = "ทุกคนย่อมมีสิทธิและอิสรภาพบรรดาที่กำหนดไว้ในปฏิญญานี้ โดยปราศจากความแตกต่างไม่ว่าชนิดใด ๆ ดังเช่น เชื้อชาติ ผิว ";
+        let text = thai.repeat(6);
+        let found = sentences("th", &text);
+        assert_eq!(found.len(), 6, "{found:?}");
+        assert_eq!(found.concat().replace(' ', ""), text.replace(' ', ""));
+        assert_eq!(sentences("th", thai).len(), 1);
+        let tibetan = "སྐྱེ་བོ་རེ་རེར་གསལ་བསྒྲགས་འདི་ནང་བཀོད་པའི་ཐོབ་ཐང་དང་རང་དབང་སྟེ། མི་རིགས་དང། ཤ་མདོག། ".repeat(8);
+        let found = sentences("bo", &tibetan);
+        assert!((3..=8).contains(&found.len()) && found.iter().all(|part| part.ends_with('།')), "{found:?}");
     }
 
     #[test]

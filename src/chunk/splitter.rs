@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::cuts::{Place, places};
 use super::sentences::sentence_ranges;
 use crate::domain::{TextSpan, Token};
 
@@ -22,29 +23,30 @@ pub struct Unit {
     pub tokens: usize,
 }
 
-/// The chapter's units, ascending, none over `max` tokens, covering all but whitespace. `tokens` are the text's.
+/// The chapter's units, ascending, none over `max` tokens, covering all but whitespace. `tokens` are the text's; those of
+/// the whitespace before a unit are counted with it (XLM-R has some, before a script it never saw behind a space).
 pub fn units(text: &str, language: &str, max: usize, tokens: &[Token]) -> Vec<Unit> {
     // A token belongs to where its last byte is: XLM-R's tokens begin at the space before the word.
     let ends: Vec<usize> = tokens.iter().map(|token| token.range.end.max(1) - 1).collect();
-    let count = |range: &Range<usize>| {
-        ends.partition_point(|&end| end < range.end) - ends.partition_point(|&end| end < range.start)
-    };
     let mut units = Vec::new();
+    let mut first = 0;
     for sentence in sentence_ranges(text, language) {
-        let tokens = count(&sentence);
-        if tokens <= max {
-            units.push(Unit { range: sentence, tokens });
+        let behind = first + ends[first..].partition_point(|&end| end < sentence.end);
+        if behind - first <= max {
+            units.push(Unit { range: sentence, tokens: behind - first });
         } else {
-            let first = ends.partition_point(|&end| end < sentence.start);
-            split_long_sentence(text, sentence, &ends[first..first + tokens], max, &mut units);
+            split_long_sentence(text, sentence, &ends[first..behind], max, &mut units);
         }
+        first = behind;
     }
     units
 }
 
-/// Cuts a sentence into even pieces of at most `max` tokens, at whitespace where there is some near, else (scripts
-/// without spaces) between tokens. `ends` are the last bytes of the sentence's tokens.
+/// Cuts a sentence into even pieces of at most `max` tokens: behind a clause, else at a space, else between words and
+/// whatever is next best, but always where a token ends. `ends` are the last bytes of the sentence's tokens and of those
+/// of the whitespace before it.
 fn split_long_sentence(text: &str, sentence: Range<usize>, ends: &[usize], max: usize, units: &mut Vec<Unit>) {
+    let places = places(&text[sentence.clone()]);
     let mut start = sentence.start;
     let mut first = 0;
     while first < ends.len() {
@@ -54,27 +56,31 @@ fn split_long_sentence(text: &str, sentence: Range<usize>, ends: &[usize], max: 
             return;
         }
         let even = left.div_ceil(left.div_ceil(max));
-        // Towards the piece's second half only, so that pieces stay of a useful size.
-        let cut = (even / 2 + 1..=even)
-            .rev()
-            .map(|tokens| (tokens, ceil_char_boundary(text, ends[first + tokens - 1] + 1)))
-            .find(|&(_, at)| text[at..].starts_with(char::is_whitespace))
-            .unwrap_or_else(|| (even, ceil_char_boundary(text, ends[first + even - 1] + 1)));
-        let (tokens, at) = cut;
-        let piece = start..at;
+        let behind = |tokens: usize| ceil_char_boundary(text, ends[first + tokens - 1] + 1).min(sentence.end);
+        // Several tokens may end inside one character: they go with the piece that holds it.
+        let tokens_until = |at: usize| ends[first..].partition_point(|&end| end < at);
+        // Towards the piece's end only, so that pieces stay of a useful size; and the last of the best places.
+        let best = (even / 2 + 1..=even)
+            .map(|tokens| (tokens, behind(tokens)))
+            .filter(|&(_, at)| at > start && tokens_until(at) <= max)
+            .max_by_key(|&(tokens, at)| match places[at - sentence.start] {
+                Place::Clause if tokens * 3 < even * 2 => (Place::Space, tokens),
+                place => (place, tokens),
+            });
+        // Where one character has more tokens than there may be, and the space before it.
+        let at = best.map(|(_, at)| at).or_else(|| (1..=left).map(behind).find(|&at| at > start));
+        let Some(at) = at else { break };
+        let tokens = tokens_until(at);
+        units.push(Unit { range: start..start + text[start..at].trim_end().len(), tokens });
         let rest = &text[at..sentence.end];
         start = at + (rest.len() - rest.trim_start().len());
-        units.push(Unit { range: piece, tokens });
         first += tokens;
-        // Several tokens may end inside one character; they went with the piece that holds it.
-        while first < ends.len() && ends[first] < start {
-            first += 1;
-        }
     }
     if start < sentence.end {
         // Characters without tokens at the end: they go with the last piece.
-        if let Some(last) = units.last_mut() {
-            last.range.end = sentence.end;
+        match units.last_mut() {
+            Some(last) if last.range.start >= sentence.start => last.range.end = sentence.end,
+            _ => units.push(Unit { range: start..sentence.end, tokens: 0 }),
         }
     }
 }
@@ -183,6 +189,8 @@ pub fn spans(units: &[Unit], starts: &[usize]) -> Vec<TextSpan> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::TokenCounter;
 
@@ -202,6 +210,70 @@ mod tests {
         let units = units(&text, "ja", 40, &Characters.tokens(&text));
         assert!(units.iter().all(|unit| unit.tokens <= 40 && text[unit.range.clone()].chars().count() == unit.tokens));
         assert_eq!(units.iter().map(|unit| &text[unit.range.clone()]).collect::<String>(), text);
+    }
+
+    /// Every character is a token, spaces too; the ligature is two.
+    struct All;
+
+    impl TokenCounter for All {
+        fn tokens(&self, text: &str) -> Vec<Token> {
+            let of_character = |(at, c): (usize, char)| {
+                let token = Token { id: u32::from(c), range: at..at + c.len_utf8() };
+                std::iter::repeat_n(token, 1 + usize::from(c == 'ﬀ'))
+            };
+            text.char_indices().flat_map(of_character).collect()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_script_cover_the_text_and_are_of_few_tokens(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "ก", "น้ำ", "เมื่อ", " ", "\n\n", "ๆ", "日本", "キャ", "。", "、", "「", "」", "ဗုဒ္ဓ", "။", "ខ្មែរ", "។",
+                    "a", "word", ", ", ". ", "ﬀ", "।", "हिन्दी", "།", "👩‍👩‍👧", "\u{301}", "፡", "፡፡",
+                ]),
+                0..300,
+            ),
+            max in 2usize..40,
+        ) {
+            let text = parts.concat();
+            let units = units(&text, "unknown", max, &All.tokens(&text));
+            let mut end = 0;
+            for unit in &units {
+                prop_assert!(unit.range.start >= end && unit.range.start < unit.range.end);
+                prop_assert!(text[end..unit.range.start].trim().is_empty());
+                let piece = &text[unit.range.clone()];
+                prop_assert_eq!(piece.trim(), piece);
+                prop_assert!(All.tokens(piece).len() <= unit.tokens);
+                end = unit.range.end;
+            }
+            prop_assert!(text[end..].trim().is_empty());
+            // A piece holds one character at least, and its tokens and those of the space before it are what they are.
+            let most = |unit: &Unit| text[unit.range.clone()].chars().count() == 1 || unit.tokens <= max;
+            prop_assert!(units.iter().all(most), "{:?}", units);
+        }
+
+        #[test]
+        fn where_there_is_room_no_piece_begins_with_a_sign_of_the_letter_before(
+            letters in prop::collection::vec(prop::sample::select(vec!["กำ", "น้ำ", "เมื่", "ใช่", "ဓို့", "हि", "ខ្មែ"]), 1..200),
+            max in 12usize..40,
+        ) {
+            let text = letters.concat();
+            let starts: Vec<usize> = letters.iter().scan(0, |at, letter| { let start = *at; *at += letter.len(); Some(start) }).collect();
+            for unit in units(&text, "unknown", max, &All.tokens(&text)) {
+                prop_assert!(starts.contains(&unit.range.start), "{}", &text[unit.range]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_text_without_any_border_is_cut_in_a_moment() {
+        for text in ["ก".repeat(300_000), "日".repeat(300_000), "e\u{301}".repeat(150_000), "🇭🇷".repeat(100_000)]
+        {
+            let units = units(&text, "unknown", 250, &Characters.tokens(&text));
+            assert_eq!(units.iter().map(|unit| unit.range.len()).sum::<usize>(), text.len());
+        }
     }
 
     #[test]
