@@ -22,6 +22,7 @@ need_program calibredb calibre
 need_program ebook-convert calibre
 need_program pdftotext poppler-utils
 need_program dpkg-deb dpkg
+need_program npm npm
 need_program g++ g++
 
 # The programs are built as they are for a machine with a GPU. The emulated one stands in for the card.

@@ -26,7 +26,7 @@ pub use fake::FakeEmbedder;
 pub use load::{DeviceSettings, load, probe};
 pub use model_files::{ModelFiles, ModelSpec};
 pub use thread::{EmbedderCounters, EmbedderHandle, Priority};
-pub use tokenizer::{TextTokenizer, TokenIds};
+pub use tokenizer::{HubTokenizer, TextTokenizer, TokenIds};
 
 use std::sync::Arc;
 

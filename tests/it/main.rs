@@ -51,6 +51,7 @@ mod regressions;
 mod reporting;
 mod sandbox;
 mod scale;
+mod scripts;
 mod service;
 mod service_process;
 mod shelf;
