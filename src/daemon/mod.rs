@@ -17,6 +17,7 @@ mod meters;
 mod notify;
 mod oneshot;
 mod parts;
+mod random;
 mod reload;
 mod report;
 mod search;

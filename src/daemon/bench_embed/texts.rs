@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::daemon::random::split_mix_64;
 use crate::embed::{TextTokenizer, TokenIds};
 
 /// Tokens of a chunk where nothing else is asked for, special tokens included: published figures of other engines are
@@ -101,22 +102,14 @@ impl TokenSource {
     pub fn chunk(&self, index: u64) -> TokenIds {
         let inside = self.tokens(index).saturating_sub(self.before.len() + self.after.len());
         let mut state = self.seed.wrapping_add(index.wrapping_mul(CHUNK_STEP));
-        let random = (0..inside).map(|_| self.ordinary[(next(&mut state) % self.ordinary.len() as u64) as usize]);
+        let random =
+            (0..inside).map(|_| self.ordinary[(split_mix_64(&mut state) % self.ordinary.len() as u64) as usize]);
         TokenIds(self.before.iter().copied().chain(random).chain(self.after.iter().copied()).collect())
     }
 
     pub fn chunks(&self, indices: Range<u64>) -> Vec<TokenIds> {
         indices.map(|index| self.chunk(index)).collect()
     }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers everywhere.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
