@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use alexandria_ingestd::config::{Config, ConfigError, ConfigSource};
 use alexandria_ingestd::control::arguments::SearchArguments;
 use alexandria_ingestd::control::tables::{self, View};
-use alexandria_ingestd::daemon::{self, BenchTexts, DaemonError, EmbedBenchSettings, IngestSummary};
+use alexandria_ingestd::daemon::{self, BenchTexts, DaemonError, EmbedBenchSettings, IngestSummary, RetrievalSettings};
 use alexandria_ingestd::manual::{self, GenerateArguments};
 use alexandria_ingestd::telemetry;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -99,6 +99,8 @@ enum Verb {
         /// With --extract: how often each book is read
         #[arg(long, default_value_t = 5, requires = "extract")]
         rounds: usize,
+        #[command(flatten)]
+        retrieval: RetrievalArguments,
         /// Print a machine's table
         #[arg(long)]
         json: bool,
@@ -125,7 +127,8 @@ Examples:
   alexandria-ingestd --set embedding.device=cpu --set embedding.threads=1 bench --mix --seconds 60
   alexandria-ingestd bench --interactive
   alexandria-ingestd bench novel.epub
-  alexandria-ingestd bench --extract ~/Books/*.epub";
+  alexandria-ingestd bench --extract ~/Books/*.epub
+  alexandria-ingestd bench --retrieval --asking manual.de.epub -- manual.en.epub policy.epub";
 
 /// What `bench` embeds without a BOOK.
 #[derive(Args)]
@@ -170,6 +173,30 @@ impl EmbeddingArguments {
             interactive: self.interactive,
             ceiling: !self.no_ceiling,
         }
+    }
+}
+
+/// What `bench --retrieval` measures.
+#[derive(Args)]
+struct RetrievalArguments {
+    /// How well passages cut in different ways are found: a heading of the BOOKs is the question, the text under it the
+    /// answer
+    #[arg(long, requires = "books", conflicts_with = "extract")]
+    retrieval: bool,
+    /// With --retrieval: translations of English BOOKs, of which only the headings are taken, as questions
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "retrieval")]
+    asking: Vec<PathBuf>,
+    /// With --retrieval: only these ways to cut, each with parameters where it has any
+    #[arg(long, value_name = "NAME[:KEY=VALUE...],...", value_delimiter = ',', requires = "retrieval")]
+    methods: Vec<String>,
+    /// With --retrieval: a folder to keep vectors in from run to run; the times are then those of the first run
+    #[arg(long, value_name = "DIR", requires = "retrieval")]
+    cache: Option<PathBuf>,
+}
+
+impl RetrievalArguments {
+    fn settings(self, books: Vec<PathBuf>) -> RetrievalSettings {
+        RetrievalSettings { books, asking: self.asking, methods: self.methods, cache: self.cache }
     }
 }
 
@@ -266,6 +293,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, DaemonError> {
         Some(Verb::Extract { path, report }) => return extract(&config, &path, report),
         Some(Verb::Bench { books, extract: true, rounds, json, .. }) => {
             print!("{}", daemon::bench_extract(&config, &books, rounds, json)?);
+        }
+        Some(Verb::Bench { books, retrieval, json, .. }) if retrieval.retrieval => {
+            print!("{}", daemon::bench_retrieval(&config, &retrieval.settings(books), json)?);
         }
         Some(Verb::Bench { books, embedding, json, .. }) if books.is_empty() => {
             print!("{}", daemon::bench_embed(&config, &embedding.settings(), json, embedding.compare.as_deref())?);

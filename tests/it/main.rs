@@ -49,6 +49,7 @@ mod random_model;
 mod real_server;
 mod regressions;
 mod reporting;
+mod retrieval;
 mod sandbox;
 mod scale;
 mod scripts;
