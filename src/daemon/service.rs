@@ -391,7 +391,7 @@ async fn reload_configuration(service: &Arc<Service>, reloader: &Arc<Mutex<Reloa
 
 /// Books that other settings chunked stay as they are; the operator is told once, with what to do.
 fn report_other_chunkers(service: &Service) -> Result<(), DaemonError> {
-    let chunker = service.parts.ingestor.chunker_fingerprint();
+    let chunker = service.parts.ingestor.settings.chunker_fingerprint();
     let model = service.parts.embedder.info().fingerprint.clone();
     let stale =
         service.parts.queue.call(move |queue| queue.count_stale(&chunker, &model)).map_err(LookError::from)??;

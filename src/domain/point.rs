@@ -70,6 +70,12 @@ pub struct Payload {
     pub book_uuid: String,
     pub library_uuid: String,
     pub generation: String,
+    /// What cut the text and what embedded it, version and settings included. Empty where an older version wrote the
+    /// point.
+    #[serde(default)]
+    pub chunker_fingerprint: String,
+    #[serde(default)]
+    pub model_fingerprint: String,
 
     #[serde(flatten)]
     pub catalogue: CataloguePayload,

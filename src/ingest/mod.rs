@@ -78,6 +78,12 @@ impl IngestSettings {
     pub fn chunk_limit(&self, content_tokens: usize) -> usize {
         content_tokens.saturating_sub(self.context.tokens(content_tokens)).max(1)
     }
+
+    /// Of the chunker as configured, of how parents get their vectors, and of what children are embedded with.
+    pub fn chunker_fingerprint(&self) -> String {
+        let Self { chunking, parents, context, .. } = self;
+        format!("{}:{parents:?}:{context:?}", chunking.fingerprint())
+    }
 }
 
 /// Does jobs. Shared by all workers.
@@ -235,6 +241,7 @@ pub fn book_points(from: &BookVectors) -> Result<Vec<Point>, EmbedError> {
         parent_vectors,
         model: from.embedder.info(),
         strategy: from.settings.chunking.strategy(),
+        chunker_fingerprint: &from.settings.chunker_fingerprint(),
         content_hash: from.content_hash,
         generation: from.generation,
         // Local time without a zone: what the contract's readers expect.
@@ -439,7 +446,7 @@ impl Ingestor {
         timings: &mut Timings,
     ) -> Result<(Outcome, IndexedState), JobError> {
         let file = document.file_metadata();
-        let chunker_fingerprint = self.chunker_fingerprint();
+        let chunker_fingerprint = self.settings.chunker_fingerprint();
         let model = self.embedder.info();
         let generation = plan::generation(&content_hash, &chunker_fingerprint, &model.fingerprint);
         let indexed = IndexedState {
@@ -568,11 +575,5 @@ impl Ingestor {
 
     fn interrupted(&self) -> Result<(), JobError> {
         if self.stopping.load(Ordering::Relaxed) { Err(JobError::Interrupted) } else { Ok(()) }
-    }
-
-    /// Of the chunker as configured, of how parents get their vectors, and of what children are embedded with.
-    pub fn chunker_fingerprint(&self) -> String {
-        let IngestSettings { chunking, parents, context, .. } = &self.settings;
-        format!("{}:{parents:?}:{context:?}", chunking.fingerprint())
     }
 }

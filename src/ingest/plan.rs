@@ -207,6 +207,7 @@ pub struct PointInputs<'a> {
     pub parent_vectors: Vec<Vec<f32>>,
     pub model: &'a ModelInfo,
     pub strategy: &'a str,
+    pub chunker_fingerprint: &'a str,
     pub content_hash: &'a str,
     pub generation: &'a str,
     pub ingested_at: &'a str,
@@ -241,6 +242,8 @@ pub fn points(inputs: &PointInputs) -> Vec<Point> {
         book_uuid: inputs.book.uuid.to_string(),
         library_uuid: inputs.book.library_uuid.to_string(),
         generation: inputs.generation.to_owned(),
+        chunker_fingerprint: inputs.chunker_fingerprint.to_owned(),
+        model_fingerprint: inputs.model.fingerprint.clone(),
         catalogue: catalogue.clone(),
     };
     let id = |level, section, index| point_id(inputs.book, inputs.generation, level, section, index);
@@ -387,6 +390,7 @@ mod tests {
                 device: "cpu".into(),
             },
             strategy: "universal-semantic",
+            chunker_fingerprint: "chunker",
             content_hash,
             generation: &generation(content_hash, "chunker", "model"),
             ingested_at: "2026-11-22T08:16:48.325484",

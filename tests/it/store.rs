@@ -84,6 +84,8 @@ pub fn point_of(book: Uuid, generation: &str, index: usize, dimension: usize) ->
             book_uuid: book.to_string(),
             library_uuid: Uuid::nil().to_string(),
             generation: generation.into(),
+            chunker_fingerprint: "chunker".into(),
+            model_fingerprint: "model".into(),
             catalogue: catalogue("Šuma"),
         },
     }
