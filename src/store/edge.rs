@@ -7,6 +7,7 @@
 
 mod engine;
 
+use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,14 +18,15 @@ use qdrant_edge::{
     Condition, CountRequest, DEFAULT_VECTOR_NAME, Distance, EdgeShard, FieldCondition, Match, MatchValue, NamedQuery,
     OperationResult, Payload, PayloadOps, PointId, PointInsertOperations, PointOperations, PointStructPersisted,
     QueryEnum, QueryRequest, Record, RetrieveRequest, ScoringQuery, ScrollRequest, SetPayloadOp, UpdateOperation,
-    ValueVariants, VectorStructPersisted, WithPayloadInterface, WithVector,
+    ValueVariants, VectorStructInternal, VectorStructPersisted, WithPayloadInterface, WithVector,
 };
 use uuid::Uuid;
 
 use self::engine::Engine;
 use super::verify::{self, Found, Sample};
-use super::{CollectionSpec, Ensured, Filter, Hit, ScrollPage, StoreError, VectorStore, check_vector};
+use super::{CollectionSpec, Ensured, Filter, Hit, Resolved, ScrollPage, StoreError, VectorStore, check_vector};
 use crate::domain::{CataloguePayload, Point, StoredPoint};
+use crate::failpoint;
 
 const LOCK_FILE: &str = ".lock";
 /// Bytes that stay free on the disk: a log segment is 32 MiB, and running out inside the engine kills the process.
@@ -34,18 +36,26 @@ pub struct EdgeStore {
     dir: PathBuf,
     min_free: u64,
     opened: Mutex<Option<Opened>>,
-    /// One opening at a time: the engine's own lock would take a second one for another process.
-    opening: Mutex<()>,
     maintaining: AtomicBool,
+    // Dropped last: it holds the lock.
+    shared: Arc<Shared>,
+}
+
+/// What the store's collections have in common.
+struct Shared {
+    /// Those that are open, by the name of their directory. One opening at a time: the engine's own lock would take a
+    /// second one for another process.
+    engines: Mutex<HashMap<String, Arc<Engine>>>,
     // Held, never read: the operating system frees it with the process, however that ends. Dropped last.
     _lock: File,
 }
 
 #[derive(Clone)]
 struct Opened {
-    name: String,
     dimension: usize,
     engine: Arc<Engine>,
+    /// The engine's directory.
+    directory: String,
 }
 
 impl EdgeStore {
@@ -79,9 +89,8 @@ impl EdgeStore {
             dir: dir.to_owned(),
             min_free: MIN_FREE,
             opened: Mutex::new(None),
-            opening: Mutex::new(()),
             maintaining: AtomicBool::new(false),
-            _lock: lock,
+            shared: Arc::new(Shared { engines: Mutex::default(), _lock: lock }),
         })
     }
 
@@ -103,25 +112,52 @@ impl EdgeStore {
         })
     }
 
-    /// Opens the collection, creating it where there is none.
-    fn engine_for(&self, spec: &CollectionSpec) -> Result<Arc<Engine>, StoreError> {
-        if let Some(opened) = self.lock().as_ref().filter(|opened| opened.name == spec.name) {
-            return Ok(opened.engine.clone());
+    fn engines(&self) -> MutexGuard<'_, HashMap<String, Arc<Engine>>> {
+        self.shared.engines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a name's pointer is kept: no collection's name begins with a dot.
+    fn pointer(&self, name: &str) -> PathBuf {
+        self.dir.join(format!(".{name}.collection"))
+    }
+
+    /// The directory that a collection's name stands for: what its pointer says, else the one of that name.
+    fn directory_of(&self, name: &str) -> Result<String, StoreError> {
+        let pointer = self.pointer(name);
+        match fs::read_to_string(&pointer) {
+            Ok(text) => {
+                let directory = text.trim().to_owned();
+                verify::check_name(&directory, &pointer.display().to_string())?;
+                Ok(directory)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(name.to_owned()),
+            Err(error) => Err(engine::unavailable(&pointer, format!("it cannot be read: {error}"))),
         }
-        let path = self.dir.join(&spec.name);
-        let scratch = self.dir.join(format!(".{}.creating", spec.name));
+    }
+
+    /// Opens the collection in a directory, creating it where there is none and its `dimension` is known.
+    fn engine_in(&self, directory: &str, dimension: Option<usize>) -> Result<Arc<Engine>, StoreError> {
+        let path = self.dir.join(directory);
+        let scratch = self.dir.join(format!(".{directory}.creating"));
         let is_new = match fs::read_dir(&path) {
             Ok(mut entries) => entries.next().is_none(),
             Err(error) if error.kind() == ErrorKind::NotFound => true,
             Err(error) => return Err(engine::unavailable(&path, format!("it cannot be read: {error}"))),
         };
-        let engine = if is_new {
-            self.check_space()?;
-            Engine::create(&path, &scratch, spec.dimension)?
-        } else {
-            // What a kill during creation left; the complete collection is under its own name.
-            let _ = engine::remove_dir(&scratch);
-            Engine::load(&path)?
+        let engine = match dimension {
+            None if is_new => {
+                let collection = directory.to_owned();
+                return Err(StoreError::CollectionMissing { location: self.location(), collection });
+            }
+            Some(dimension) if is_new => {
+                self.check_space()?;
+                Engine::create(&path, &scratch, dimension)?
+            }
+            _ => {
+                // What a kill during creation left; the complete collection is under its own name.
+                let _ = engine::remove_dir(&scratch);
+                Engine::load(&path)?
+            }
         };
         Ok(Arc::new(engine))
     }
@@ -204,13 +240,102 @@ impl VectorStore for EdgeStore {
 
     fn ensure_collection(&self, spec: &CollectionSpec) -> Result<Ensured, StoreError> {
         verify::check_name(&spec.name, &self.location())?;
-        let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        let engine = self.engine_for(spec)?;
+        let mut engines = self.engines();
+        let directory = self.directory_of(&spec.name)?;
+        let engine = match engines.get(&directory) {
+            Some(engine) => engine.clone(),
+            None => self.engine_in(&directory, Some(spec.dimension))?,
+        };
         let found = engine.read("verifying the collection", look)?;
         let ensured = verify::verify(spec, &found)?;
         engine.write("adding payload indexes", engine::add_indexes)?;
-        *self.lock() = Some(Opened { name: spec.name.clone(), dimension: spec.dimension, engine });
+        engines.insert(directory.clone(), engine.clone());
+        *self.lock() = Some(Opened { dimension: spec.dimension, engine, directory });
         Ok(ensured)
+    }
+
+    fn fetch(&self, ids: &[Uuid]) -> Result<Vec<Point>, StoreError> {
+        let opened = self.opened()?;
+        let mut points = Vec::new();
+        for ids in ids.chunks(verify::BATCH_POINTS) {
+            let records = opened.engine.read("reading points", |shard| {
+                shard.retrieve(RetrieveRequest {
+                    point_ids: ids.iter().copied().map(PointId::Uuid).collect(),
+                    with_payload: Some(WithPayloadInterface::Bool(true)),
+                    with_vector: Some(WithVector::Bool(true)),
+                })
+            })?;
+            points.extend(records.into_iter().filter_map(|record| {
+                let Some(VectorStructInternal::Single(vector)) = record.vector else { return None };
+                verify::point(uuid_of(record.id)?, vector, record.payload?.0)
+            }));
+        }
+        Ok(points)
+    }
+
+    fn beside(&self, collection: &str) -> Result<Arc<dyn VectorStore>, StoreError> {
+        verify::check_name(collection, &self.location())?;
+        Ok(Arc::new(EdgeStore {
+            dir: self.dir.clone(),
+            min_free: self.min_free,
+            opened: Mutex::new(None),
+            maintaining: AtomicBool::new(false),
+            shared: self.shared.clone(),
+        }))
+    }
+
+    fn resolve(&self, name: &str) -> Result<Resolved, StoreError> {
+        let directory = self.directory_of(name)?;
+        // A pointer can be written at any time.
+        Ok(if self.dir.join(&directory).is_dir() { Resolved::Alias(directory) } else { Resolved::Nothing })
+    }
+
+    fn switch(&self, name: &str, collection: &str) -> Result<(), StoreError> {
+        let mut engines = self.engines();
+        let engine = match engines.get(collection) {
+            Some(engine) => engine.clone(),
+            None => self.engine_in(collection, None)?,
+        };
+        let dimension = engine.read("verifying the collection", look)?.dimension.unwrap_or_default();
+        engine.write("flushing", EdgeShard::flush)?;
+        failpoint::pass("store: before the name stands for another collection");
+        engine::replace_file(&self.pointer(name), collection)
+            .map_err(|error| engine::unavailable(&self.pointer(name), format!("it cannot be written: {error}")))?;
+        failpoint::pass("store: after the name stands for another collection");
+        engines.insert(collection.to_owned(), engine.clone());
+        *self.lock() = Some(Opened { dimension, engine, directory: collection.to_owned() });
+        Ok(())
+    }
+
+    fn drop_collection(&self, collection: &str) -> Result<(), StoreError> {
+        verify::check_name(collection, &self.location())?;
+        let in_use = |reason: &str| StoreError::Unavailable {
+            location: self.location(),
+            reason: format!("the collection '{collection}' cannot be deleted now: {reason}"),
+        };
+        let mut engines = self.engines();
+        if self.lock().as_ref().is_some_and(|opened| opened.directory == collection) {
+            return Err(in_use("it is the one in use"));
+        }
+        if let Some(engine) = engines.remove(collection) {
+            // Whoever reads it still has it for a moment.
+            if let Err(engine) = Arc::try_unwrap(engine) {
+                engines.insert(collection.to_owned(), engine);
+                return Err(in_use("something still reads it"));
+            }
+        }
+        let (path, dropped) = (self.dir.join(collection), self.dir.join(format!(".{collection}.dropped")));
+        let failed = |error: std::io::Error| engine::unavailable(&path, format!("it cannot be deleted: {error}"));
+        // What an interrupted deletion left.
+        engine::remove_dir(&dropped).map_err(failed)?;
+        failpoint::pass("store: before a collection is deleted");
+        match fs::rename(&path, &dropped) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        engine::remove_dir(&dropped).map_err(failed)?;
+        failpoint::pass("store: after a collection is deleted");
+        Ok(())
     }
 
     fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
@@ -352,7 +477,7 @@ impl VectorStore for EdgeStore {
 impl EdgeStore {
     fn maintain_once(&self, opened: &Opened) -> Result<(), StoreError> {
         // Segments are rebuilt beside the old ones.
-        let needed = directory_bytes(&self.dir.join(&opened.name)).saturating_add(self.min_free);
+        let needed = directory_bytes(&self.dir.join(&opened.directory)).saturating_add(self.min_free);
         let free = free_bytes(&self.dir).unwrap_or(0);
         if free < needed {
             tracing::warn!(

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::verify::{self, Found, Sample};
-use super::{CollectionSpec, Ensured, Filter, Hit, ScrollPage, StoreError, VectorStore, check_vector};
+use super::{CollectionSpec, Ensured, Filter, Hit, Resolved, ScrollPage, StoreError, VectorStore, check_vector};
 use crate::domain::{CataloguePayload, Point, StoredPoint};
 
 const LOCATION: &str = "memory";
@@ -154,6 +154,32 @@ impl VectorStore for MemoryStore {
         })
     }
 
+    fn fetch(&self, ids: &[Uuid]) -> Result<Vec<Point>, StoreError> {
+        self.with(|collection| {
+            let stored = ids.iter().filter_map(|id| Some((*id, collection.points.get(id)?)));
+            Ok(stored
+                .filter_map(|(id, stored)| verify::point(id, stored.vector.clone(), stored.payload.clone()))
+                .collect())
+        })
+    }
+
+    fn beside(&self, _collection: &str) -> Result<Arc<dyn VectorStore>, StoreError> {
+        Err(one_collection())
+    }
+
+    fn resolve(&self, name: &str) -> Result<Resolved, StoreError> {
+        let known = self.lock().as_ref().is_some_and(|collection| collection.name == name);
+        Ok(if known { Resolved::Collection } else { Resolved::Nothing })
+    }
+
+    fn switch(&self, _name: &str, _collection: &str) -> Result<(), StoreError> {
+        Err(one_collection())
+    }
+
+    fn drop_collection(&self, _collection: &str) -> Result<(), StoreError> {
+        Err(one_collection())
+    }
+
     fn checkpoint(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -165,6 +191,10 @@ impl VectorStore for MemoryStore {
     fn health(&self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+fn one_collection() -> StoreError {
+    StoreError::Rejected { location: LOCATION.into(), reason: "the store in memory has one collection".into() }
 }
 
 fn stored_point(id: Uuid, stored: &Stored) -> StoredPoint {

@@ -117,6 +117,27 @@ pub struct ScrollPage {
     pub next: Option<Uuid>,
 }
 
+/// What a collection's name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolved {
+    Nothing,
+    /// A collection of that very name, which has to be deleted before the name can stand for another one.
+    Collection,
+    /// The collection of this name; that can be changed at any time.
+    Alias(String),
+}
+
+impl Resolved {
+    /// The name of the collection itself.
+    pub fn target(self, name: &str) -> Option<String> {
+        match self {
+            Resolved::Nothing => None,
+            Resolved::Collection => Some(name.to_owned()),
+            Resolved::Alias(target) => Some(target),
+        }
+    }
+}
+
 /// A store of one collection. Every call may block; none may be made on an async worker thread.
 pub trait VectorStore: Send + Sync {
     /// What and where it is, for status and messages: `embedded /var/lib/...`, `server http://...`.
@@ -152,6 +173,29 @@ pub trait VectorStore: Send + Sync {
 
     /// One page of all points in id order, starting at `from`.
     fn scroll(&self, from: Option<Uuid>, limit: usize) -> Result<ScrollPage, StoreError>;
+
+    /// The points with their vectors, in no particular order; those that are not there, or that no version of this
+    /// service wrote, are left out.
+    fn fetch(&self, ids: &[Uuid]) -> Result<Vec<Point>, StoreError>;
+
+    /// The same store, to be used for another collection.
+    fn beside(&self, collection: &str) -> Result<Arc<dyn VectorStore>, StoreError>;
+
+    /// Whether nobody else can reach its collections.
+    fn is_private(&self) -> bool {
+        true
+    }
+
+    /// What a collection's name stands for.
+    fn resolve(&self, name: &str) -> Result<Resolved, StoreError>;
+
+    /// Has a name stand for a collection from now on, in one step: whoever uses the name sees the one before or the new
+    /// one, whole. Where a collection itself bears the name ([`Resolved::Collection`]) it is deleted first, so that there
+    /// is nothing under the name for a moment; the caller must want that. Repeating it is harmless.
+    fn switch(&self, name: &str, collection: &str) -> Result<(), StoreError>;
+
+    /// Deletes a collection with all that is in it; one that is not there is no error.
+    fn drop_collection(&self, collection: &str) -> Result<(), StoreError>;
 
     /// Makes everything acknowledged so far durable (a flush where the store is embedded).
     fn checkpoint(&self) -> Result<(), StoreError>;

@@ -9,19 +9,20 @@ mod reply;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::point_id::PointIdOptions;
+use qdrant_client::qdrant::vector_output::Vector::Dense;
 use qdrant_client::qdrant::vectors_config::Config as VectorsKind;
 use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use qdrant_client::qdrant::{
-    CollectionInfo, Condition, CountPointsBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
-    DeletePointsBuilder, Distance, FieldType, Filter as QdrantFilter, GetPointsBuilder, PayloadIncludeSelector,
-    PointId, PointStruct, PointsIdsList, PointsOperationResponse, Query, QueryPointsBuilder, RepeatedStrings,
-    ScrollPointsBuilder, SetPayloadPointsBuilder, UpsertPointsBuilder, Value, VectorParamsBuilder, WriteOrdering,
-    WriteOrderingType,
+    CollectionInfo, CollectionOperationResponse, Condition, CountPointsBuilder, CreateAliasBuilder,
+    CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Distance, FieldType,
+    Filter as QdrantFilter, GetPointsBuilder, PayloadIncludeSelector, PointId, PointStruct, PointsIdsList,
+    PointsOperationResponse, Query, QueryPointsBuilder, RepeatedStrings, ScrollPointsBuilder, SetPayloadPointsBuilder,
+    UpsertPointsBuilder, Value, VectorParamsBuilder, WriteOrdering, WriteOrderingType,
 };
 use qdrant_client::{Payload, Qdrant, QdrantError};
 use serde_json::Map;
@@ -30,7 +31,9 @@ use uuid::Uuid;
 
 use self::reply::Target;
 use super::verify::{self, Found, Sample};
-use super::{CollectionSpec, Ensured, Filter, Hit, KEYWORD_INDEXES, ScrollPage, StoreError, VectorStore, check_vector};
+use super::{
+    CollectionSpec, Ensured, Filter, Hit, KEYWORD_INDEXES, Resolved, ScrollPage, StoreError, VectorStore, check_vector,
+};
 use crate::config::StoreConfig;
 use crate::domain::{CataloguePayload, Point, StoredPoint};
 use crate::failpoint;
@@ -190,10 +193,12 @@ impl ServerStore {
             }
         })?;
         failpoint::pass("store: after the collection is made");
-        match created {
-            Some(response) if !response.result => Err(self.target.unavailable("the collection was not created")),
-            _ => Ok(()),
-        }
+        created.map_or(Ok(()), |answer| self.done(&answer, "the collection was not created"))
+    }
+
+    /// An answer that says no is none.
+    fn done(&self, answer: &CollectionOperationResponse, otherwise: &str) -> Result<(), StoreError> {
+        if answer.result { Ok(()) } else { Err(self.target.unavailable(otherwise)) }
     }
 
     fn add_indexes(&self, info: &CollectionInfo) -> Result<(), StoreError> {
@@ -408,6 +413,65 @@ impl VectorStore for ServerStore {
                 Some(integer) if uuid_of(integer.clone()).is_none() => from = Some(integer),
                 next => return Ok(ScrollPage { points, next: next.and_then(uuid_of) }),
             }
+        }
+    }
+
+    fn fetch(&self, ids: &[Uuid]) -> Result<Vec<Point>, StoreError> {
+        let mut points = Vec::new();
+        // Chapters carry their whole text.
+        for ids in ids.chunks(verify::PAYLOAD_IDS) {
+            let ids: Vec<PointId> = ids.iter().copied().map(PointId::from).collect();
+            let request = GetPointsBuilder::new(self.name(), ids).with_payload(true).with_vectors(true);
+            let response = self.call(|client| async move { client.get_points(request).await })?;
+            points.extend(response.result.into_iter().filter_map(|point| {
+                let Dense(vector) = point.vectors?.get_vector()? else { return None };
+                verify::point(uuid_of(point.id?)?, vector.data, json_map(point.payload))
+            }));
+        }
+        Ok(points)
+    }
+
+    fn beside(&self, collection: &str) -> Result<Arc<dyn VectorStore>, StoreError> {
+        let config = ServerConfig { collection: collection.to_owned(), ..self.config.clone() };
+        Ok(Arc::new(ServerStore::connect(&config)?))
+    }
+
+    fn is_private(&self) -> bool {
+        false
+    }
+
+    fn resolve(&self, name: &str) -> Result<Resolved, StoreError> {
+        let aliases = self.call(|client| async move { client.list_aliases().await })?.aliases;
+        if let Some(alias) = aliases.into_iter().find(|alias| alias.alias_name == name) {
+            return Ok(Resolved::Alias(alias.collection_name));
+        }
+        let collections = self.call(|client| async move { client.list_collections().await })?.collections;
+        let is_there = collections.iter().any(|collection| collection.name == name);
+        Ok(if is_there { Resolved::Collection } else { Resolved::Nothing })
+    }
+
+    fn switch(&self, name: &str, collection: &str) -> Result<(), StoreError> {
+        if self.resolve(name)? == Resolved::Collection {
+            // An alias cannot have the name of a collection.
+            self.drop_collection(name)?;
+        }
+        // Creating an alias that is there already moves it, under the server's lock on all collections.
+        let request = CreateAliasBuilder::new(collection, name);
+        failpoint::pass("store: before the name stands for another collection");
+        let answer = self.call(|client| async move { client.create_alias(request).await })?;
+        failpoint::pass("store: after the name stands for another collection");
+        self.done(&answer, "the alias was not made")
+    }
+
+    fn drop_collection(&self, collection: &str) -> Result<(), StoreError> {
+        let name = collection.to_owned();
+        failpoint::pass("store: before a collection is deleted");
+        let answer = self.call(|client| async move { client.delete_collection(name).await });
+        failpoint::pass("store: after a collection is deleted");
+        match answer {
+            // The server answers so where there is none.
+            Ok(_) | Err(StoreError::CollectionMissing { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -96,6 +96,12 @@ pub(super) fn payload_map(point: &Point, location: &str) -> Result<Map<String, V
     object(serde_json::to_value(&point.payload), || format!("point {}", point.id), location)
 }
 
+/// A point as this service wrote it; None where another program did.
+pub(super) fn point(id: Uuid, vector: Vec<f32>, payload: Map<String, Value>) -> Option<Point> {
+    let payload = serde_json::from_value(Value::Object(payload)).ok()?;
+    Some(Point { id, vector, payload })
+}
+
 /// What a change of the catalogue rewrites in a point's payload.
 pub(super) fn catalogue_map(
     catalogue: &CataloguePayload,

@@ -41,13 +41,15 @@ pub struct State {
     dir: tempfile::TempDir,
     api_key: Mutex<Option<String>>,
     shards: Mutex<HashMap<String, Arc<edge::EdgeShard>>>,
+    /// Alias to collection.
+    aliases: Mutex<HashMap<String, String>>,
     faults: Mutex<Vec<(&'static str, Fault)>>,
     calls: Mutex<Vec<&'static str>>,
     created: Mutex<Vec<q::CreateCollection>>,
 }
 
 /// What [`FakeQdrant::save`] kept.
-pub struct SavedCollections(tempfile::TempDir);
+pub struct SavedCollections(tempfile::TempDir, HashMap<String, String>);
 
 /// Sparse files stay sparse.
 fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
@@ -61,6 +63,7 @@ impl FakeQdrant {
             dir: tempfile::tempdir().unwrap(),
             api_key: Mutex::new(api_key.map(String::from)),
             shards: Mutex::default(),
+            aliases: Mutex::default(),
             faults: Mutex::default(),
             calls: Mutex::default(),
             created: Mutex::default(),
@@ -120,6 +123,18 @@ impl FakeQdrant {
         self.state.calls.lock().unwrap().iter().filter(|name| **name == call).count()
     }
 
+    /// The names of its collections, in order.
+    pub fn collections(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.state.shards.lock().unwrap().keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// What an alias stands for.
+    pub fn alias(&self, name: &str) -> Option<String> {
+        self.state.aliases.lock().unwrap().get(name).cloned()
+    }
+
     pub fn created(&self) -> Vec<q::CreateCollection> {
         self.state.created.lock().unwrap().clone()
     }
@@ -131,12 +146,13 @@ impl FakeQdrant {
             shard.flush().unwrap();
             copy_directory(&self.state.dir.path().join(name), &saved.path().join(name));
         }
-        SavedCollections(saved)
+        SavedCollections(saved, self.state.aliases.lock().unwrap().clone())
     }
 
     /// Holds again what it held then, and nothing else.
     pub fn restore(&self, saved: &SavedCollections) {
         let mut shards = self.state.shards.lock().unwrap();
+        self.state.aliases.lock().unwrap().clone_from(&saved.1);
         for (name, shard) in shards.drain() {
             drop(shard);
             std::fs::remove_dir_all(self.state.dir.path().join(name)).unwrap();
@@ -234,12 +250,58 @@ macro_rules! plain_replies {
     ($($reply:ident)*) => { $(impl Reply for q::$reply {})* };
 }
 plain_replies! { GetCollectionInfoResponse ListCollectionsResponse CollectionOperationResponse HealthCheckReply
-GetResponse ScrollResponse CountResponse QueryResponse }
+GetResponse ScrollResponse CountResponse QueryResponse ListAliasesResponse }
 
 impl State {
+    /// By its name, or by an alias.
     fn shard(&self, name: &str) -> Answer<Arc<edge::EdgeShard>> {
         let missing = || Status::not_found(format!("Not found: Collection `{name}` doesn't exist!"));
-        self.shards.lock().unwrap().get(name).cloned().ok_or_else(missing)
+        let name = self.aliases.lock().unwrap().get(name).cloned().unwrap_or_else(|| name.to_owned());
+        self.shards.lock().unwrap().get(&name).cloned().ok_or_else(missing)
+    }
+
+    /// Deletes its aliases, too; of an alias, nothing.
+    fn delete_collection(&self, request: q::DeleteCollection, _: bool) -> Answer<q::CollectionOperationResponse> {
+        let name = request.collection_name;
+        let removed = self.shards.lock().unwrap().remove(&name).is_some();
+        if removed {
+            self.aliases.lock().unwrap().retain(|_, collection| *collection != name);
+            let dropped = self.dir.path().join(format!(".{name}.dropped-{}", uuid::Uuid::new_v4()));
+            std::fs::rename(self.dir.path().join(&name), dropped).unwrap();
+        }
+        Ok(q::CollectionOperationResponse { result: removed, time: 0.0 })
+    }
+
+    /// All of them or none; an alias that is there already is moved.
+    fn change_aliases(&self, request: q::ChangeAliases, _: bool) -> Answer<q::CollectionOperationResponse> {
+        let shards = self.shards.lock().unwrap();
+        let mut aliases = self.aliases.lock().unwrap();
+        for action in request.actions {
+            match action.action {
+                Some(q::alias_operations::Action::CreateAlias(create)) => {
+                    if !shards.contains_key(&create.collection_name) {
+                        let name = create.collection_name;
+                        return Err(Status::not_found(format!("Not found: Collection `{name}` doesn't exist!")));
+                    }
+                    if shards.contains_key(&create.alias_name) {
+                        let name = create.alias_name;
+                        return Err(Status::invalid_argument(format!("Collection `{name}` already exists!")));
+                    }
+                    aliases.insert(create.alias_name, create.collection_name);
+                }
+                other => return Err(Status::unimplemented(format!("{other:?}"))),
+            }
+        }
+        Ok(q::CollectionOperationResponse { result: true, time: 0.0 })
+    }
+
+    fn list_aliases(&self, _: q::ListAliasesRequest, _: bool) -> Answer<q::ListAliasesResponse> {
+        let aliases = self.aliases.lock().unwrap();
+        let described = aliases.iter().map(|(alias, collection)| q::AliasDescription {
+            alias_name: alias.clone(),
+            collection_name: collection.clone(),
+        });
+        Ok(q::ListAliasesResponse { aliases: described.collect(), time: 0.0 })
     }
 
     fn health_check(&self, _: q::HealthCheckRequest, _: bool) -> Answer<q::HealthCheckReply> {
@@ -263,7 +325,8 @@ impl State {
         };
         assert_eq!(vector.distance(), q::Distance::Cosine);
         let mut shards = self.shards.lock().unwrap();
-        if shards.contains_key(&request.collection_name) {
+        let is_alias = self.aliases.lock().unwrap().contains_key(&request.collection_name);
+        if is_alias || shards.contains_key(&request.collection_name) {
             return Err(Status::already_exists(format!("Collection `{}` already exists!", request.collection_name)));
         }
         let params = edge::EdgeVectorParams::builder(vector.size as usize, edge::Distance::Cosine).build();
@@ -359,7 +422,7 @@ impl State {
         let records = self.shard(&request.collection_name)?.retrieve(edge::RetrieveRequest {
             point_ids: ids,
             with_payload: Some(payload_selector(request.with_payload)),
-            with_vector: None,
+            with_vector: wanted_vectors(request.with_vectors).then_some(edge::WithVector::Bool(true)),
         });
         let result = records.map_err(failed)?.into_iter().map(retrieved).collect();
         Ok(q::GetResponse { result, ..Default::default() })
@@ -475,7 +538,22 @@ fn client_payload(payload: Option<edge::Payload>) -> HashMap<String, q::Value> {
 }
 
 fn retrieved(record: edge::Record) -> q::RetrievedPoint {
-    q::RetrievedPoint { id: Some(client_id(record.id)), payload: client_payload(record.payload), ..Default::default() }
+    let vector = match record.vector {
+        Some(edge::VectorStructInternal::Single(data)) => Some(data),
+        _ => None,
+    };
+    let vectors = vector.map(|data| {
+        let vector = Some(q::vector_output::Vector::Dense(q::DenseVector { data }));
+        let output = q::VectorOutput { vector, ..Default::default() };
+        q::VectorsOutput { vectors_options: Some(q::vectors_output::VectorsOptions::Vector(output)) }
+    });
+    let payload = client_payload(record.payload);
+    q::RetrievedPoint { id: Some(client_id(record.id)), payload, vectors, ..Default::default() }
+}
+
+fn wanted_vectors(selector: Option<q::WithVectorsSelector>) -> bool {
+    use q::with_vectors_selector::SelectorOptions;
+    matches!(selector.and_then(|selector| selector.selector_options), Some(SelectorOptions::Enable(true)))
 }
 
 fn payload_selector(selector: Option<q::WithPayloadSelector>) -> edge::WithPayloadInterface {
@@ -539,13 +617,13 @@ impl Collections for Service {
         get(GetCollectionInfoRequest) -> GetCollectionInfoResponse = info;
         list(ListCollectionsRequest) -> ListCollectionsResponse = list;
         create(CreateCollection) -> CollectionOperationResponse = create;
+        delete(DeleteCollection) -> CollectionOperationResponse = delete_collection;
+        update_aliases(ChangeAliases) -> CollectionOperationResponse = change_aliases;
+        list_aliases(ListAliasesRequest) -> ListAliasesResponse = list_aliases;
         }
         unserved {
         update(UpdateCollection) -> CollectionOperationResponse;
-        delete(DeleteCollection) -> CollectionOperationResponse;
-        update_aliases(ChangeAliases) -> CollectionOperationResponse;
         list_collection_aliases(ListCollectionAliasesRequest) -> ListAliasesResponse;
-        list_aliases(ListAliasesRequest) -> ListAliasesResponse;
         collection_cluster_info(CollectionClusterInfoRequest) -> CollectionClusterInfoResponse;
         collection_exists(CollectionExistsRequest) -> CollectionExistsResponse;
         update_collection_cluster_setup(UpdateCollectionClusterSetupRequest)

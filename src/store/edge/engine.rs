@@ -243,6 +243,20 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("(no message)")
 }
 
+/// Replaces a small file by one with this text, durable, or leaves it as it was.
+pub(super) fn replace_file(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let scratch = path.with_extension("new");
+    let mut file = fs::File::create(&scratch)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&scratch, path)?;
+    if let Some(parent) = path.parent() {
+        sync_dir(parent);
+    }
+    Ok(())
+}
+
 /// Makes a rename durable. Best effort: file systems that cannot sync a directory order renames themselves.
 fn sync_dir(path: &Path) {
     if let Ok(dir) = fs::File::open(path) {
