@@ -39,7 +39,10 @@
 //!    between heals: the job runs again, and takes over what the store has whole instead of embedding it.
 //! 5. An attempt is counted, in its own transaction, before the work.
 //! 6. A book's bytes are parsed in child processes alone, which hold no file, socket or secret but that one book.
-//! 7. Stages never import one another: only [`ingest`] knows their order (`tests/it/architecture.rs` checks it).
+//! 7. While a reindex goes on there are two collections: the live one, and its shadow, which has rows and jobs of its
+//!    own. Rule 4 holds for each; what is wanted of a book is wanted of both; they change places in one step, when the
+//!    shadow was counted and nothing is in work.
+//! 8. Stages never import one another: only [`ingest`] knows their order (`tests/it/architecture.rs` checks it).
 //!
 //! ## Threads
 //! library thread and fetch threads (may hang with the mount, and are then left behind) · queue thread (the one writing

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use alexandria_ingestd::control::arguments::{ReportTable, SearchArguments};
 use alexandria_ingestd::control::client::{Client, ClientError};
 use alexandria_ingestd::control::protocol::{
-    AuditReport, DoneResponse, FailedResponse, JobState, JobsResponse, PausedResponse, Report, RescanRequest,
-    RetryRequest, RetryResponse, SearchResponse, StatusSnapshot, TargetRequest, VerifyRequest,
+    AuditReport, DoneResponse, FailedResponse, JobState, JobsResponse, PausedResponse, ReindexRequest, Report,
+    RescanRequest, RetryRequest, RetryResponse, SearchResponse, StatusSnapshot, TargetRequest, VerifyRequest,
 };
 use alexandria_ingestd::control::tables::{self, View};
 use alexandria_ingestd::control::{self, default_socket};
@@ -111,6 +111,23 @@ enum Verb {
         #[arg(long)]
         repair: bool,
     },
+    /// Build the index anew with the present settings, in a collection beside the live one, and switch when it is whole
+    ///
+    /// Searches find the live collection until then. It may take hours or days, and goes on after a restart; books that
+    /// come, change or go meanwhile do so in both. Ask again with a flag to say how it may end.
+    #[command(after_help = REINDEX_EXAMPLES)]
+    Reindex {
+        /// Give it up and delete what it has filled; the live collection stays
+        #[arg(long, conflicts_with_all = ["replace", "skip_failed"])]
+        abort: bool,
+        /// On a Qdrant server: delete the collection of before where its name is its own and no alias, which leaves
+        /// readers without it for a moment
+        #[arg(long)]
+        replace: bool,
+        /// Switch even where books are left behind that cannot be read any more; they leave the index
+        #[arg(long)]
+        skip_failed: bool,
+    },
     /// Write a copy of the state to a new file, while the service works; `alexandria-ingestd restore` puts it back
     #[command(after_help = "Example: alexandriactl backup state-2026-11-25.db")]
     Backup { file: PathBuf },
@@ -143,6 +160,13 @@ enum Verb {
     #[command(hide = true)]
     Generate(GenerateArguments),
 }
+
+const REINDEX_EXAMPLES: &str = "\
+Examples:
+  alexandriactl status                  # says how many books other settings made, and what a reindex costs
+  alexandriactl reindex
+  alexandriactl reindex --skip-failed   # while it goes on, or before
+  alexandriactl reindex --abort";
 
 const REPORT_EXAMPLES: &str = "\
 Examples:
@@ -251,6 +275,10 @@ async fn ask(client: &Client, verb: Verb, json: bool) -> Result<(String, ExitCod
         Verb::Retry { book, all: _ } => {
             let answer = client.post("/retry", &RetryRequest { book }).await?;
             show.answer(answer, |answer: &RetryResponse| format!("{} queued again\n", answer.retried))
+        }
+        Verb::Reindex { abort, replace, skip_failed } => {
+            let request = ReindexRequest { abort, replace, skip_failed };
+            show.answer(client.post_and_wait("/reindex", &request).await?, done)
         }
         Verb::Rescan { full } => show.answer(client.post("/rescan", &RescanRequest { full }).await?, done),
         Verb::Ingest { target, force } => {

@@ -65,6 +65,50 @@ pub struct StatusSnapshot {
     pub stuck: Vec<String>,
     /// The log that other tools read; None where it is not kept.
     pub ingest_log: Option<IngestLogStatus>,
+    /// Books that are not made with the present settings; None where all are.
+    pub outdated: Option<OutdatedStatus>,
+    /// The reindex that goes on.
+    pub reindex: Option<ReindexStatus>,
+}
+
+/// Books in the index that another chunker or another model made, and what a reindex would cost. They stay as they are
+/// until their content changes or somebody asks.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct OutdatedStatus {
+    pub books: u64,
+    /// Of them, those with another chunker, and with another model; a book may have both.
+    pub chunker_books: u64,
+    pub model_books: u64,
+    /// Of their passages, as they were counted when they were made.
+    pub tokens: u64,
+    /// Measured with this model on this device, all stages together; None where nothing was embedded so yet.
+    pub tokens_per_second: Option<f64>,
+    /// How long a reindex takes at that rate.
+    pub seconds: Option<f64>,
+}
+
+/// A collection that is filled beside the live one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct ReindexStatus {
+    pub collection: String,
+    /// The one that it is to replace.
+    pub from: String,
+    pub started_us: i64,
+    /// What it holds.
+    pub books: u64,
+    pub points: u64,
+    pub tokens: u64,
+    /// Books that are still to be done.
+    pub queued: u64,
+    /// Books that the live collection has, and that cannot be read any more.
+    pub left_behind: u64,
+    pub tokens_left: u64,
+    /// At the measured rate.
+    pub seconds_left: Option<f64>,
+    /// What it waits for, for a person.
+    pub waits_for: Option<String>,
 }
 
 /// Counted since the start of the process; they never fall.
@@ -330,6 +374,18 @@ pub struct RescanRequest {
 pub struct VerifyRequest {
     /// Queue what is missing, delete what is nobody's.
     pub repair: bool,
+}
+
+/// POST /reindex; answers with a [`DoneResponse`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReindexRequest {
+    /// Give the one that goes on up, and delete what it has filled.
+    pub abort: bool,
+    /// The collection of before may be deleted where that alone makes room for its name.
+    pub replace: bool,
+    /// Books may be left behind that cannot be read any more.
+    pub skip_failed: bool,
 }
 
 /// POST /ingest and POST /remove

@@ -24,8 +24,8 @@ use super::intake::{Intake, take_in};
 use super::peer::{Peer, act};
 use super::protocol::{
     AuditReport, DoneResponse, FailedResponse, HistoryResponse, JobKind, JobState, JobsResponse, ListRequest, PROTOCOL,
-    PROTOCOL_HEADER, PausedResponse, Report, ReportRequest, RescanRequest, RetryRequest, RetryResponse, SearchRequest,
-    SearchResponse, StatusRequest, StatusSnapshot, TargetRequest, VerifyRequest,
+    PROTOCOL_HEADER, PausedResponse, ReindexRequest, Report, ReportRequest, RescanRequest, RetryRequest, RetryResponse,
+    SearchRequest, SearchResponse, StatusRequest, StatusSnapshot, TargetRequest, VerifyRequest,
 };
 pub use super::socket::ControlError;
 use super::socket::ControlSocket;
@@ -54,7 +54,8 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
 };
 
 const VERBS: &str = "GET /status, GET /history, GET /queue, GET /failed, GET /search?q=TEXT, GET /report, GET /backup, \
-                     POST /retry, POST /rescan, POST /approve, POST /ingest, POST /remove, POST /pause, POST /resume, POST /verify";
+                     POST /retry, POST /rescan, POST /approve, POST /ingest, POST /remove, POST /pause, POST /resume, POST /verify, \
+                     POST /reindex";
 
 /// What the daemon lets the server use.
 #[derive(Clone)]
@@ -71,6 +72,8 @@ pub struct ControlHandles {
     pub search: Arc<dyn Fn(SearchRequest) -> Result<SearchResponse, String> + Send + Sync>,
     /// Compares library, state and store; true: repairs what it finds.
     pub verify: Arc<dyn Fn(bool) -> Result<AuditReport, String> + Send + Sync>,
+    /// Begins a reindex, changes how it may end, or gives it up; answers with what was done.
+    pub reindex: Arc<dyn Fn(ReindexRequest) -> Result<String, String> + Send + Sync>,
     /// What was done, and what is in the store. Goes over the whole state.
     pub report: Arc<dyn Fn(ReportRequest) -> Result<Report, String> + Send + Sync>,
     /// A copy of the state at this moment, open for reading.
@@ -167,6 +170,7 @@ fn router(handles: ControlHandles) -> Router {
         .route("/report", get(report))
         .route("/backup", get(backup))
         .route("/verify", post(verify))
+        .route("/reindex", post(reindex))
         .route("/retry", post(retry))
         .route("/rescan", post(rescan))
         .route("/approve", post(approve))
@@ -243,7 +247,7 @@ async fn failed(
             let stats = queue.stats()?;
             Ok(FailedResponse {
                 jobs: queue.parked(limit)?,
-                total: stats.parked,
+                total: stats.parked + stats.reindex_parked,
                 unreadable,
                 unreadable_total,
                 fallbacks: queue.fallbacks(limit)?,
@@ -265,10 +269,10 @@ async fn list(handles: ControlHandles, state: Option<JobState>, limit: Option<us
         on_queue(&handles.queue, move |queue| {
             let stats = queue.stats()?;
             let total = match state {
-                None => stats.queued + stats.waiting + stats.running,
+                None => stats.queued + stats.waiting + stats.running + stats.reindex_queued,
                 Some(JobState::Queued) => stats.queued + stats.waiting,
                 Some(JobState::Running) => stats.running,
-                Some(JobState::Parked) => stats.parked,
+                Some(JobState::Parked) => stats.parked + stats.reindex_parked,
                 Some(JobState::Done) => stats.history,
             };
             Ok(JobsResponse { jobs: queue.list(state, limit)?, total })
@@ -396,6 +400,24 @@ async fn verify(
         return Ok(act(peer, "verify", "--repair".to_owned(), work).await);
     }
     Ok(blocking(work).await.into_response())
+}
+
+async fn reindex(
+    State(handles): State<ControlHandles>,
+    Extension(peer): Extension<Peer>,
+    request: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let request: ReindexRequest = body(request)?;
+    let flags = [("--abort", request.abort), ("--replace", request.replace), ("--skip-failed", request.skip_failed)];
+    let target: Vec<&str> = flags.into_iter().filter_map(|(flag, set)| set.then_some(flag)).collect();
+    let target = target.join(" ");
+    let work = move || {
+        let message = (handles.reindex)(request).map_err(|error| {
+            Refusal::new(StatusCode::CONFLICT, error).hint("`alexandriactl status` says how things are")
+        })?;
+        Ok(DoneResponse { message, job: None })
+    };
+    Ok(act(peer, "reindex", target, work).await)
 }
 
 async fn report(

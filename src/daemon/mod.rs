@@ -19,6 +19,7 @@ mod notify;
 mod oneshot;
 mod parts;
 mod random;
+mod reindex;
 mod reload;
 mod report;
 mod search;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::{DaemonError, first_fetch, formats, reload};
+use super::{DaemonError, first_fetch, formats, reindex, reload};
 use crate::chunk::{Borders, ChunkSettings, Likeness, Weights};
 use crate::clock::now_us;
 use crate::config::{Config, StoreConfig};
@@ -14,7 +14,9 @@ use crate::embed::{
 };
 use crate::extract::sandbox::{Sandbox, SandboxSettings};
 use crate::extract::{self, Limits};
-use crate::ingest::{Context, Fetcher, IngestSettings, Ingestor, Parents, Progress, ReconcileSettings, StoreWatch};
+use crate::ingest::{
+    Context, Fetcher, IngestSettings, Ingestor, Parents, Progress, ReconcileSettings, Reindexing, StoreWatch,
+};
 use crate::queue::{self, Queue, QueueHandle, Setup, StateLock};
 use crate::store::{self, CollectionSpec, Ensured, StoreError, VectorStore};
 use crate::telemetry::event;
@@ -91,13 +93,29 @@ impl Parts {
             dimension: embedder.info().dimension,
             model_id: embedder.info().id.clone(),
         };
-        match store.ensure_collection(&spec) {
+        let reindexing = Arc::new(Reindexing::default());
+        let goes_on = reindex::resume(&mut queue, store.as_ref(), &spec, &reindexing)?;
+        let ensured = match reindexing.interrupted() {
+            None => store.ensure_collection(&spec),
+            // There may be nothing under the name for now, and nothing must be made there.
+            Some(reason) if mode == Mode::OneShot => return Err(DaemonError::Failed(reason)),
+            Some(_) => Ok(Ensured::Present),
+        };
+        if ensured.is_ok() {
+            reindex::is_ours(&mut queue, &spec.name)?;
+        }
+        match ensured {
             Ok(Ensured::Present) => {}
             Ok(Ensured::Empty) => {
                 queue.forget_indexed(now_us())?;
             }
             Err(error @ StoreError::Unavailable { .. }) => {
                 tracing::warn!(MESSAGE_ID = event::STORE_AWAY, REASON = %error, "{error}; books wait until it answers");
+            }
+            Err(error @ StoreError::WrongCollection { .. })
+                if mode == Mode::Service && reindex::is_of_our_old_model(&queue, &spec.name, embedder.info())? =>
+            {
+                reindex::close(&reindexing, &error);
             }
             // A key, or a permission, that is mended at the server needs no restart here.
             Err(error @ StoreError::Rejected { .. }) if mode == Mode::Service => {
@@ -122,13 +140,19 @@ impl Parts {
             store: store.clone(),
             collection: spec,
             settings: ingest_settings(config, scratch_dir, mode),
-            sandbox,
-            fetcher: Fetcher::new(Duration::from_secs_f64(config.library.stall_seconds)),
+            sandbox: Arc::new(sandbox),
+            fetcher: Arc::new(Fetcher::new(Duration::from_secs_f64(config.library.stall_seconds))),
             gate: Arc::default(),
+            reindexing,
+            copies_from: None,
+            called_off: AtomicBool::new(false),
             store_watch: StoreWatch::default(),
             progress: progress.clone(),
             stopping: stopping.clone(),
         });
+        if let (Some(goes_on), Mode::Service) = (goes_on, mode) {
+            reindex::go_on(&ingestor, &goes_on);
+        }
         Ok(Self { formats, queue, embedder, store, ingestor, progress, stopping, _lock: lock })
     }
 

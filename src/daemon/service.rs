@@ -19,6 +19,7 @@ use super::housekeeping::housekeep;
 use super::meters::Meters;
 use super::notify::Notifier;
 use super::parts::Parts;
+use super::reindex::{self, ReindexView};
 use super::reload::Reloader;
 use super::start::start;
 use super::status::{status_of, store_status};
@@ -62,6 +63,7 @@ pub(super) struct Service {
     pub store_status: Mutex<StoreStatus>,
     pub meters: Meters,
     pub forecast: Forecast,
+    pub reindex: ReindexView,
     pub gpu: GpuMonitor,
     /// The queue's numbers as they were a moment ago.
     pub stats: Mutex<QueueStats>,
@@ -72,7 +74,7 @@ pub(super) struct Service {
     /// The last one, without its findings.
     pub last_audit: Mutex<Option<AuditReport>>,
     /// Jobs done since the start.
-    finished: AtomicU64,
+    pub finished: AtomicU64,
     /// Points were written since the store's index was last worked on.
     index_behind: AtomicBool,
 }
@@ -178,6 +180,7 @@ pub(super) fn assemble(
         store_status: Mutex::default(),
         meters,
         forecast: Forecast::default(),
+        reindex: ReindexView::default(),
         gpu,
         stats: Mutex::new(stats),
         stuck: Mutex::default(),
@@ -186,13 +189,14 @@ pub(super) fn assemble(
         finished: AtomicU64::new(0),
         index_behind: AtomicBool::new(true),
     });
-    report_other_chunkers(&service)?;
+    service.reindex.begin(&service)?;
     let workers = start_workers(&service)?;
-    let [of_housekeeper, of_prober, of_forecast] = std::array::from_fn(|_| service.clone());
+    let [of_housekeeper, of_prober, of_forecast, of_reindex] = std::array::from_fn(|_| service.clone());
     let threads = vec![
         start_thread("housekeeper", move || housekeep(&of_housekeeper))?,
         start_thread("store-probe", move || probe_store(&of_prober))?,
         start_thread("forecast", move || forecast::run(&of_forecast))?,
+        start_thread("reindex", move || reindex::run(&of_reindex))?,
     ];
     Ok(Running { service, server, http, workers, threads, called_off: false })
 }
@@ -389,22 +393,8 @@ async fn reload_configuration(service: &Arc<Service>, reloader: &Arc<Mutex<Reloa
     }
 }
 
-/// Books that other settings chunked stay as they are; the operator is told once, with what to do.
-fn report_other_chunkers(service: &Service) -> Result<(), DaemonError> {
-    let chunker = service.parts.ingestor.settings.chunker_fingerprint();
-    let model = service.parts.embedder.info().fingerprint.clone();
-    let stale =
-        service.parts.queue.call(move |queue| queue.count_stale(&chunker, &model)).map_err(LookError::from)??;
-    if stale > 0 {
-        tracing::warn!(
-            "{stale} books in the index were chunked or embedded with other settings; they stay as they are until their content changes or you ask (alexandriactl ingest --force, with a book's id or the library's path)"
-        );
-    }
-    Ok(())
-}
-
 fn control_handles(service: &Arc<Service>) -> ControlHandles {
-    let [status, history, rescan, approve, ingest, searching, verify, backup, reporting] =
+    let [status, history, rescan, approve, ingest, searching, verify, backup, reporting, reindexing] =
         std::array::from_fn(|_| service.clone());
     ControlHandles {
         queue: service.parts.queue.clone(),
@@ -419,7 +409,11 @@ fn control_handles(service: &Arc<Service>) -> ControlHandles {
         ingest_path: Arc::new(move |path, force| {
             oneshot::take_in(&ingest.parts, &ingest.config, Path::new(&path), force).map_err(|error| error.to_string())
         }),
+        reindex: Arc::new(move |request| reindex::ask(&reindexing, &request)),
         search: Arc::new(move |request| {
+            if let Some(reason) = searching.parts.ingestor.reindexing.closed() {
+                return Err(reason);
+            }
             let state =
                 searching.parts.queue.call(|queue| queue.path().to_owned()).map_err(|error| error.to_string())?;
             search::search(&searching.parts.embedder, searching.parts.store.as_ref(), Some(&state), &request)

@@ -104,12 +104,16 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
         totals: service.meters.totals(service.parts.embedder.counters(), service.parts.progress.embedded()),
         stuck: lock(&service.stuck).clone(),
         ingest_log: shared_log::status(service.ingest_log.as_ref()),
+        outdated: service.reindex.outdated(),
+        reindex: service.reindex.status(),
     }
 }
 
 /// What waits for what, a line each.
 fn waiting(service: &Service, store: &StoreStatus, now_us: i64) -> Vec<String> {
     let mut lines = Vec::new();
+    lines.extend(service.parts.ingestor.reindexing.interrupted());
+    lines.extend(service.parts.ingestor.reindexing.closed());
     for closed in service.parts.ingestor.gate.closed() {
         let seconds = (now_us - closed.since_us).max(0) / 1_000_000;
         lines.push(format!("books that have to be read wait for their library, for {seconds} s: {}", closed.reason));
@@ -134,14 +138,16 @@ fn waiting(service: &Service, store: &StoreStatus, now_us: i64) -> Vec<String> {
 /// Asks the store, and notes its failure for those who write. May block.
 pub(super) fn store_status(service: &Service) -> StoreStatus {
     let store = service.parts.store.as_ref();
-    let counted = store.health().and_then(|()| store.count(&Filter::default()));
+    let closed = service.parts.ingestor.reindexing.closed().is_some();
+    let counted =
+        store.health().and_then(|()| if closed { Ok(None) } else { store.count(&Filter::default()).map(Some) });
     if let Err(error) = &counted {
         service.parts.ingestor.store_watch.failed(error);
     }
     StoreStatus {
         location: store.location(),
         collection: service.config.store.collection.clone(),
-        points: counted.as_ref().ok().map(|points| *points as u64),
+        points: counted.as_ref().ok().copied().flatten().map(|points| points as u64),
         healthy: counted.is_ok(),
         reason: counted.err().map(|error| error.to_string()),
     }

@@ -84,10 +84,10 @@ impl Ingestor {
             repair: repair.then(AuditRepair::default),
             ..AuditReport::default()
         };
-        let mut after = Some(0);
+        let (shadow, mut after) = (self.is_shadow(), Some(0));
         while let Some(from) = after {
             self.interrupted()?;
-            let (books, next) = self.queue.call(move |queue| queue.audited_books(from, PAGE))??;
+            let (books, next) = self.queue.call(move |queue| queue.audited_books(shadow, from, PAGE))??;
             for book in &books {
                 let key = (book.library_uuid, book.book_uuid);
                 let held = tally.books.remove(&key).unwrap_or_default();
@@ -124,7 +124,8 @@ impl Ingestor {
     }
 
     fn look_closer(&self, (library, book): Key, report: &mut AuditReport) -> Result<(), JobError> {
-        let known = self.queue.call(move |queue| queue.audited_book(library, book))??;
+        let shadow = self.is_shadow();
+        let known = self.queue.call(move |queue| queue.audited_book(shadow, library, book))??;
         let mut points = self.store.points_of_book(book)?;
         points.retain(|point| key_of(point) == Some((library, book)));
         let mut held = Vec::new();
@@ -151,7 +152,7 @@ impl Ingestor {
         let Some(repair) = &mut report.repair else { return Ok(()) };
         let on_a_shelf = known.as_ref().is_some_and(|known| !known.excluded && !known.missing);
         if kind != FindingKind::Orphan || on_a_shelf {
-            self.queue.call(move |queue| queue.recheck_book(library, book, now_us()))??;
+            self.queue.call(move |queue| queue.recheck_book(shadow, library, book, now_us()))??;
             repair.queued += 1;
         } else {
             let ids: Vec<Uuid> = points.iter().map(|point| point.id).collect();

@@ -87,6 +87,8 @@ mod tests {
             attempts: 1,
             force: false,
             indexed: None,
+            shadow: false,
+            live: None,
             failed,
         }
     }

@@ -15,6 +15,7 @@ mod inventory;
 mod plan;
 mod progress;
 mod reconcile;
+mod reindex;
 mod story;
 mod worker;
 mod writing;
@@ -26,6 +27,7 @@ pub use gate::{ClosedLibrary, LibraryGate};
 pub use plan::{Context, ParentText, Parents, generation, mean_vectors, parents};
 pub use progress::{CurrentJob, Progress, Stage};
 pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, RemovalRules, ShelfState};
+pub use reindex::{Completion, Reindexing, left_over, settle, shadow_name};
 pub use worker::{FatalFailure, Unfinished, WorkerSettings, Workers};
 pub use writing::StoreWatch;
 
@@ -94,11 +96,17 @@ pub struct Ingestor {
     /// What the store's collection must be; made or checked before each write, for it may come late or go.
     pub collection: CollectionSpec,
     pub settings: IngestSettings,
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     /// Where the mount's calls may hang.
-    pub fetcher: Fetcher,
+    pub fetcher: Arc<Fetcher>,
     /// The libraries that do not answer.
     pub gate: Arc<LibraryGate>,
+    /// Which collections are written: the live one, the one that a reindex builds, both, or none for a moment.
+    pub reindexing: Arc<Reindexing>,
+    /// Where this one writes into the collection that a reindex builds: the live one, to take points over from.
+    pub copies_from: Option<Arc<dyn VectorStore>>,
+    /// The collection is given up: the job in hand goes back at its next step.
+    pub called_off: AtomicBool,
     /// What is known of the store's health.
     pub store_watch: StoreWatch,
     pub progress: Arc<Progress>,
@@ -304,7 +312,10 @@ impl Ingestor {
                 {
                     return Ok(Ran::Written(summary((outcome, Some(indexed)), timings)));
                 }
-                let (outcome, indexed) = self.read_and_embed(job, job.force, &mut timings)?;
+                let (outcome, indexed) = match self.take_over(job, &mut timings)? {
+                    Some(taken) => taken,
+                    None => self.read_and_embed(job, job.force, &mut timings)?,
+                };
                 (outcome, Some(indexed))
             }
         };
@@ -559,7 +570,8 @@ impl Ingestor {
 
     /// In the state before anything else is done: a job that is interrupted goes on with the file that was found.
     fn record_failed(&self, job: &ClaimedJob, failed: Vec<FailedFile>) -> Result<(), JobError> {
-        if failed == job.failed {
+        // The live collection keeps what it has of a file that only the shadow's job found damaged.
+        if failed == job.failed || job.shadow {
             return Ok(());
         }
         let id = job.id;
@@ -574,6 +586,7 @@ impl Ingestor {
     }
 
     fn interrupted(&self) -> Result<(), JobError> {
-        if self.stopping.load(Ordering::Relaxed) { Err(JobError::Interrupted) } else { Ok(()) }
+        let ends = self.stopping.load(Ordering::Relaxed) || self.called_off.load(Ordering::Relaxed);
+        if ends { Err(JobError::Interrupted) } else { Ok(()) }
     }
 }

@@ -117,6 +117,12 @@ pub fn same_text(
     })
 }
 
+/// What the live collection holds of a book, where that is what a shadow with these settings would hold: its points can
+/// be taken over. (They are of the file that would be read, or that one failed: the live collection's job goes first.)
+pub fn same_settings<'a>(job: &'a ClaimedJob, chunker: &str, model: &str) -> Option<&'a IndexedState> {
+    job.live.as_ref().filter(|live| live.chunker_fingerprint == chunker && live.model_fingerprint == model)
+}
+
 /// Names the points that one content, chunker and model give.
 pub fn generation(content_hash: &str, chunker_fingerprint: &str, model_fingerprint: &str) -> String {
     let name = format!("generation\n{content_hash}\n{chunker_fingerprint}\n{model_fingerprint}");
@@ -360,7 +366,17 @@ mod tests {
     }
 
     fn job(book: Book, indexed: Option<IndexedState>) -> ClaimedJob {
-        ClaimedJob { id: JobId(1), kind: JobKind::Ingest, book, attempts: 1, force: false, indexed, failed: Vec::new() }
+        ClaimedJob {
+            id: JobId(1),
+            kind: JobKind::Ingest,
+            book,
+            attempts: 1,
+            force: false,
+            indexed,
+            shadow: false,
+            live: None,
+            failed: Vec::new(),
+        }
     }
 
     fn chapters() -> Vec<ChapterChunks> {

@@ -109,6 +109,10 @@ struct Written<'a, F> {
 
 impl<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)> Written<'_, F> {
     fn add(&mut self, job: ClaimedJob, summary: JobSummary) {
+        // Only jobs of one collection end together.
+        if self.jobs.first().is_some_and(|(first, _)| first.shadow != job.shadow) {
+            self.end();
+        }
         if self.jobs.is_empty() {
             self.since = Instant::now();
         }
@@ -123,7 +127,7 @@ impl<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)> Written<'_, F> {
         if jobs.is_empty() {
             return;
         }
-        let failure = match self.ingestor.finish_written(&jobs) {
+        let failure = match self.ingestor.finish_written_in_their_collection(&jobs) {
             Ok(()) => {
                 for (job, summary) in jobs {
                     story::finished(&job, &summary);
@@ -169,7 +173,12 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)>(
     while !ingestor.stopping.load(Ordering::Relaxed) {
         let seen = ingestor.queue.work_seen();
         let closed = ingestor.gate.closed_now();
-        let job = match ingestor.queue.call(move |queue| queue.claim_except(now_us(), &closed)) {
+        // None while the collections change places.
+        let claimed = ingestor.reindexing.while_claiming(|lanes| match lanes {
+            Some(lanes) => ingestor.queue.call(move |queue| queue.claim_except(now_us(), &closed, lanes)),
+            None => Ok(Ok(None)),
+        });
+        let job = match claimed {
             Ok(Ok(Some(job))) => job,
             Ok(Ok(None)) => {
                 written.end();
@@ -204,10 +213,16 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)>(
             written.end();
         }
         ingestor.progress.start(&job, now_us());
+        let shadow = if job.shadow { ingestor.reindexing.shadow() } else { None };
         let result = {
             let _fields = story::of_job(&job).entered();
             story::started(&job);
-            catch_unwind(AssertUnwindSafe(|| ingestor.run(&job)))
+            catch_unwind(AssertUnwindSafe(|| match &shadow {
+                Some(shadow) => shadow.run(&job),
+                // A reindex that was given up a moment ago.
+                None if job.shadow => Err(JobError::Interrupted),
+                None => ingestor.run(&job),
+            }))
         };
         ingestor.progress.finish(job.id);
         let failure = match result {
@@ -224,6 +239,9 @@ fn claim_and_run<F: Fn(&ClaimedJob, &Result<JobSummary, Unfinished>)>(
             }
             Ok(Err(JobError::Interrupted)) => {
                 give_back(ingestor, &job);
+                if job.shadow && shadow.is_none_or(|shadow| shadow.called_off.load(Ordering::Relaxed)) {
+                    continue;
+                }
                 if !ingestor.stopping.load(Ordering::Relaxed) {
                     // Nobody asked for a stop: the embedder's or the queue's thread has died.
                     end_process(fatal, FatalFailure::Other);

@@ -48,6 +48,11 @@ impl StoreWatch {
         }
     }
 
+    /// The collection is another one now.
+    pub(super) fn check_again(&self) {
+        self.ensured.store(false, Ordering::Relaxed);
+    }
+
     fn is_ensured(&self) -> bool {
         self.ensured.load(Ordering::Relaxed)
     }
@@ -70,10 +75,19 @@ impl Ingestor {
             JobError::Failed(Failure::dependency(error))
         };
         if !self.store_watch.is_ensured() {
+            self.may_be_ensured()?;
+            let shadow = self.is_shadow();
             if self.store.ensure_collection(&self.collection).map_err(waits)? == Ensured::Empty {
-                self.queue.call(|queue| queue.forget_indexed(now_us()))??;
+                self.queue.call(move |queue| match shadow {
+                    true => queue.forget_shadow(now_us()),
+                    false => queue.forget_indexed(now_us()).map(drop),
+                })??;
             }
             if let Some(since_us) = self.store_watch.ensured() {
+                if shadow {
+                    self.queue.call(move |queue| queue.recheck_shadow(since_us, now_us()))??;
+                    return self.store.health().map_err(waits);
+                }
                 let books = self.queue.call(move |queue| queue.recheck(since_us, now_us()))??;
                 tracing::info!(
                     MESSAGE_ID = event::STORE_BACK,
@@ -276,11 +290,19 @@ impl Ingestor {
     pub(super) fn remove(&self, job: &ClaimedJob, timings: &mut Timings) -> Result<Outcome, JobError> {
         self.step(job, Stage::Store)?;
         timings.measure("store", || {
-            self.ensure_store()?;
-            self.delete(&self.held(job)?.into_iter().map(|point| point.id).collect::<Vec<_>>())?;
-            self.expect_points(job, 0)
+            // First, so that the book cannot come back with the switch.
+            if let Some(shadow) = self.reindexing.shadow() {
+                shadow.remove_points(job)?;
+            }
+            self.remove_points(job)
         })?;
         Ok(Outcome::Removed)
+    }
+
+    fn remove_points(&self, job: &ClaimedJob) -> Result<(), JobError> {
+        self.ensure_store()?;
+        self.delete(&self.held(job)?.into_iter().map(|point| point.id).collect::<Vec<_>>())?;
+        self.expect_points(job, 0)
     }
 
     fn expect_points(&self, job: &ClaimedJob, expected: usize) -> Result<(), JobError> {

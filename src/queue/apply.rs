@@ -5,8 +5,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::books::{self, BookKey};
-use super::rows;
 use super::{Applied, JobId, JobKind, JobState, Queue, QueueError, commit};
+use super::{reindex, rows};
 use crate::clock::now_us;
 use crate::domain::{Change, LibraryKind};
 use crate::telemetry::event;
@@ -73,16 +73,6 @@ impl Queue {
         Ok(job)
     }
 
-    /// How many indexed books another chunker or model made.
-    pub fn count_stale(&self, chunker_fingerprint: &str, model_fingerprint: &str) -> Result<usize, QueueError> {
-        let count: i64 = self.connection.query_row(
-            "SELECT count(*) FROM books WHERE indexed_at_us IS NOT NULL AND (indexed_chunker <> ?1 OR indexed_model <> ?2)",
-            params![chunker_fingerprint, model_fingerprint],
-            |row| row.get(0),
-        )?;
-        Ok(usize::try_from(count).unwrap_or_default())
-    }
-
     /// The store is empty, whatever was noted: nothing is indexed any more, and every book that should be is queued.
     /// Returns how many were thought to be indexed.
     pub fn forget_indexed(&mut self, now_us: i64) -> Result<usize, QueueError> {
@@ -121,13 +111,14 @@ impl Queue {
         let books: Vec<i64> = transaction
             .prepare_cached(
                 "SELECT id FROM books b WHERE indexed_at_us >= ?1 AND excluded_us IS NULL AND missing_since_us IS NULL \
-                 AND NOT EXISTS (SELECT 1 FROM jobs WHERE book = b.id AND state <> 'done')",
+                 AND NOT EXISTS (SELECT 1 FROM jobs WHERE book = b.id AND state <> 'done' AND NOT shadow)",
             )?
             .query_map([since_us], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         for book in &books {
             want(&transaction, *book, JobKind::Ingest, Wish::default(), now_us)?;
         }
+        reindex::recheck(&transaction, since_us, now_us)?;
         commit(transaction)?;
         self.work_added |= !books.is_empty();
         Ok(books.len())
@@ -173,7 +164,7 @@ impl Queue {
             .prepare(
                 "SELECT id FROM books b WHERE failed_files <> '[]' AND id = ifnull(?1, id) AND indexed_at_us IS NOT NULL \
                  AND excluded_us IS NULL AND missing_since_us IS NULL \
-                 AND NOT EXISTS (SELECT 1 FROM jobs WHERE book = b.id AND state <> 'done')",
+                 AND NOT EXISTS (SELECT 1 FROM jobs WHERE book = b.id AND state <> 'done' AND NOT shadow)",
             )?
             .query_map([book], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
@@ -232,6 +223,13 @@ fn apply_one(
             if let Some(key) = books::key_of(connection, library, *book)? {
                 connection.execute("UPDATE books SET missing_since_us = NULL WHERE id = ?1", [key.id])?;
                 call_off_removal(connection, key.id, now_us)?;
+                // A reindex may have left it behind meanwhile.
+                let left_out: bool = connection
+                    .prepare_cached("SELECT indexed_at_us IS NULL AND excluded_us IS NULL FROM books WHERE id = ?1")?
+                    .query_row([key.id], |row| row.get(0))?;
+                if left_out {
+                    want(connection, key.id, JobKind::Ingest, Wish::default(), now_us)?;
+                }
                 applied.returned += 1;
             }
         }
@@ -279,12 +277,12 @@ fn call_off_removal(connection: &Connection, book: i64, now_us: i64) -> Result<(
 
 /// Whether the last word on the book is that its points go, and that is not done yet.
 fn removal_is_open(connection: &Connection, book: i64) -> Result<bool, QueueError> {
-    let sql =
-        "SELECT EXISTS (SELECT 1 FROM jobs WHERE book = ?1 AND state <> 'done' AND ifnull(again, kind) = 'remove')";
+    let sql = "SELECT EXISTS (SELECT 1 FROM jobs WHERE book = ?1 AND state <> 'done' AND NOT shadow \
+               AND ifnull(again, kind) = 'remove')";
     Ok(connection.prepare_cached(sql)?.query_row([book], |row| row.get(0))?)
 }
 
-/// Sees to it that the work is done after now: by a new job, the open one, or once more after the running one.
+/// Sees to it that the work is done after now, in both collections where there are two.
 pub(super) fn want(
     connection: &Connection,
     book: i64,
@@ -292,12 +290,28 @@ pub(super) fn want(
     wish: Wish,
     now_us: i64,
 ) -> Result<JobId, QueueError> {
+    let job = want_in(connection, book, kind, wish, false, now_us)?;
+    reindex::follow(connection, book, kind, wish, now_us)?;
+    Ok(job)
+}
+
+/// By a new job, the open one, or once more after the running one; of the live collection, or of its shadow.
+pub(super) fn want_in(
+    connection: &Connection,
+    book: i64,
+    kind: JobKind,
+    wish: Wish,
+    shadow: bool,
+    now_us: i64,
+) -> Result<JobId, QueueError> {
     let open = connection
-        .prepare_cached("SELECT id, state, kind FROM jobs WHERE book = ?1 AND state <> 'done'")?
-        .query_row([book], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
+        .prepare_cached("SELECT id, state, kind FROM jobs WHERE book = ?1 AND state <> 'done' AND shadow = ?2")?
+        .query_row(params![book, shadow], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        })
         .optional()?;
     let Some((id, state, kind_before)) = open else {
-        return insert_job(connection, book, kind, wish.by_hand, wish.force, now_us);
+        return insert_job(connection, book, kind, wish, shadow, now_us);
     };
     match rows::job_state(&state)? {
         JobState::Running => {
@@ -330,14 +344,17 @@ pub(super) fn insert_job(
     connection: &Connection,
     book: i64,
     kind: JobKind,
-    by_hand: bool,
-    force: bool,
+    wish: Wish,
+    shadow: bool,
     now_us: i64,
 ) -> Result<JobId, QueueError> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO jobs (book, book_uuid, source, source_id, title, kind, state, by_hand, force, added_us, queued_us) \
-         SELECT id, book_uuid, source, source_id, ifnull(metadata ->> '$.title', ''), ?2, 'queued', ?3, ?4, added_us, ?5 \
+        "INSERT INTO jobs (book, book_uuid, source, source_id, title, kind, state, by_hand, force, added_us, queued_us, \
+         shadow) \
+         SELECT id, book_uuid, source, source_id, ifnull(metadata ->> '$.title', ''), ?2, 'queued', ?3, ?4, added_us, ?5, \
+         ?6 \
          FROM books WHERE id = ?1 RETURNING id",
     )?;
-    Ok(JobId(statement.query_row(params![book, kind.as_str(), by_hand, force, now_us], |row| row.get(0))?))
+    let values = params![book, kind.as_str(), wish.by_hand, wish.force, now_us, shadow];
+    Ok(JobId(statement.query_row(values, |row| row.get(0))?))
 }

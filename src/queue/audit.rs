@@ -10,13 +10,29 @@ use crate::domain::AuditedBook;
 
 const AUDITED: &str = "SELECT b.id, b.library_uuid, b.book_uuid, b.source || ' ' || b.source_id, \
      ifnull(b.metadata ->> '$.title', ''), b.missing_since_us IS NOT NULL, b.excluded_us IS NOT NULL, \
-     (SELECT state FROM jobs WHERE book = b.id AND state <> 'done'), \
+     (SELECT state FROM jobs WHERE book = b.id AND state <> 'done' AND NOT shadow), \
      b.indexed_generation, b.indexed_content_hash, b.points FROM books b";
+
+/// The same of the collection that a reindex builds. A book that the live one does not hold is not asked for there.
+const AUDITED_SHADOW: &str = "SELECT b.id, b.library_uuid, b.book_uuid, b.source || ' ' || b.source_id, \
+     ifnull(b.metadata ->> '$.title', ''), b.missing_since_us IS NOT NULL, \
+     b.excluded_us IS NOT NULL OR b.indexed_at_us IS NULL, \
+     (SELECT state FROM jobs WHERE book = b.id AND state <> 'done' AND shadow), \
+     s.generation, s.content_hash, s.points FROM books b LEFT JOIN shadow s ON s.book = b.id";
+
+fn audited(shadow: bool) -> &'static str {
+    if shadow { AUDITED_SHADOW } else { AUDITED }
+}
 
 impl Queue {
     /// Up to `limit` books behind the one with this row number, and the row number to go on from; None at the end.
-    pub fn audited_books(&self, after: i64, limit: usize) -> Result<(Vec<AuditedBook>, Option<i64>), QueueError> {
-        let sql = format!("{AUDITED} WHERE b.id > ?1 ORDER BY b.id LIMIT ?2");
+    pub fn audited_books(
+        &self,
+        shadow: bool,
+        after: i64,
+        limit: usize,
+    ) -> Result<(Vec<AuditedBook>, Option<i64>), QueueError> {
+        let sql = format!("{} WHERE b.id > ?1 ORDER BY b.id LIMIT ?2", audited(shadow));
         let mut statement = self.connection.prepare_cached(&sql)?;
         let found: Vec<(i64, AuditedBook)> =
             statement.query_and_then(params![after, rows::integer(limit)], audited_book)?.collect::<Result<_, _>>()?;
@@ -25,19 +41,23 @@ impl Queue {
     }
 
     /// One book, as it is now.
-    pub fn audited_book(&self, library: Uuid, book: Uuid) -> Result<Option<AuditedBook>, QueueError> {
-        let sql = format!("{AUDITED} WHERE b.library_uuid = ?1 AND b.book_uuid = ?2");
+    pub fn audited_book(&self, shadow: bool, library: Uuid, book: Uuid) -> Result<Option<AuditedBook>, QueueError> {
+        let sql = format!("{} WHERE b.library_uuid = ?1 AND b.book_uuid = ?2", audited(shadow));
         let mut statement = self.connection.prepare_cached(&sql)?;
         let found = statement.query_and_then([library.to_string(), book.to_string()], audited_book)?.next();
         Ok(found.transpose()?.map(|(_, book)| book))
     }
 
     /// Queues a book so that the store is brought in line with the state; what the store has whole is not embedded again.
-    pub fn recheck_book(&mut self, library: Uuid, book: Uuid, now_us: i64) -> Result<(), QueueError> {
+    pub fn recheck_book(&mut self, shadow: bool, library: Uuid, book: Uuid, now_us: i64) -> Result<(), QueueError> {
         let transaction = self.begin()?;
         let key =
             books::key_of(&transaction, library, book)?.ok_or_else(|| QueueError::NoSuchBook(book.to_string()))?;
-        apply::want(&transaction, key.id, JobKind::Ingest, Wish::default(), now_us)?;
+        if shadow {
+            apply::want_in(&transaction, key.id, JobKind::Ingest, Wish::default(), true, now_us)?;
+        } else {
+            apply::want(&transaction, key.id, JobKind::Ingest, Wish::default(), now_us)?;
+        }
         commit(transaction)?;
         self.work_added = true;
         Ok(())

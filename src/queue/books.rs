@@ -152,7 +152,7 @@ impl Queue {
     ) -> Result<Vec<BookRecord>, QueueError> {
         let sql = format!(
             "SELECT {BOOK}, {INDEXED}, b.indexed_at_us, b.missing_since_us, b.excluded_us, \
-             (SELECT state FROM jobs WHERE book = b.id AND state <> 'done') FROM books b WHERE {condition} ORDER BY b.id"
+             (SELECT state FROM jobs WHERE book = b.id AND state <> 'done' AND NOT shadow) FROM books b WHERE {condition} ORDER BY b.id"
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         statement

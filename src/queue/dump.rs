@@ -14,17 +14,28 @@ const BOOKS: &str = "SELECT source || ' ' || source_id || ' ' || (metadata ->> '
         || points || ' points, ' || tokens || ' tokens, ' || words || ' words') FROM books ORDER BY id";
 
 const JOBS: &str = "SELECT '#' || id || ' ' || kind || ' ' || state || ' ' || title || iif(book IS NULL, ' (book gone)', '') \
-     || iif(by_hand, ' by hand', '') || iif(force, ' force', '') || ' attempts ' || attempts \
+     || iif(shadow, ' shadow', '') || iif(by_hand, ' by hand', '') || iif(force, ' force', '') || ' attempts ' || attempts \
      || iif(deaths = 0, '', ' deaths ' || deaths) || iif(next_try_us IS NULL, '', ' next try ' || next_try_us) \
      || iif(again IS NULL, '', ' again ' || again) || iif(outcome IS NULL, '', ' -> ' || outcome) \
      || iif(last_error IS NULL, '', ' [' || ifnull(failure_kind, '?') || ': ' || last_error || ']') FROM jobs ORDER BY id";
 
+/// Nothing but while a reindex goes on.
+const SHADOW: &str = "SELECT (SELECT metadata ->> '$.title' FROM books WHERE id = book) || ' ' || content_hash || ' as ' \
+     || generation || ' by ' || chunker || '+' || model || ': ' || points || ' points' FROM shadow ORDER BY book";
+
 const COUNTED: &str = "SELECT name, value, CASE name \
-     WHEN 'queued' THEN (SELECT count(*) FROM jobs WHERE state = 'queued' AND next_try_us IS NULL) \
-     WHEN 'waiting' THEN (SELECT count(*) FROM jobs WHERE state = 'queued' AND next_try_us IS NOT NULL) \
-     WHEN 'running' THEN (SELECT count(*) FROM jobs WHERE state = 'running') \
-     WHEN 'parked' THEN (SELECT count(*) FROM jobs WHERE state = 'parked') \
+     WHEN 'queued' THEN (SELECT count(*) FROM jobs WHERE state = 'queued' AND next_try_us IS NULL AND NOT shadow) \
+     WHEN 'waiting' THEN (SELECT count(*) FROM jobs WHERE state = 'queued' AND next_try_us IS NOT NULL AND NOT shadow) \
+     WHEN 'running' THEN (SELECT count(*) FROM jobs WHERE state = 'running' AND NOT shadow) \
+     WHEN 'parked' THEN (SELECT count(*) FROM jobs WHERE state = 'parked' AND NOT shadow) \
      WHEN 'done' THEN (SELECT count(*) FROM jobs WHERE state = 'done') \
+     WHEN 'shadow_queued' THEN (SELECT count(*) FROM jobs WHERE state = 'queued' AND next_try_us IS NULL AND shadow) \
+     WHEN 'shadow_waiting' THEN (SELECT count(*) FROM jobs WHERE state = 'queued' AND next_try_us IS NOT NULL AND shadow) \
+     WHEN 'shadow_running' THEN (SELECT count(*) FROM jobs WHERE state = 'running' AND shadow) \
+     WHEN 'shadow_parked' THEN (SELECT count(*) FROM jobs WHERE state = 'parked' AND shadow) \
+     WHEN 'shadow_books' THEN (SELECT count(*) FROM shadow) \
+     WHEN 'shadow_points' THEN (SELECT ifnull(sum(points), 0) FROM shadow) \
+     WHEN 'shadow_tokens' THEN (SELECT ifnull(sum(tokens), 0) FROM shadow) \
      WHEN 'books' THEN (SELECT count(*) FROM books) \
      WHEN 'missing' THEN (SELECT count(missing_since_us) FROM books) \
      WHEN 'excluded' THEN (SELECT count(excluded_us) FROM books) \
@@ -44,10 +55,12 @@ impl Queue {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{indent}{what}");
         };
-        for (heading, sql) in [("books", BOOKS), ("jobs", JOBS)] {
-            line("", heading);
+        for (heading, sql) in [("books", BOOKS), ("jobs", JOBS), ("shadow", SHADOW)] {
             let mut statement = self.connection.prepare(sql)?;
             let mut rows = statement.query([])?;
+            if heading != "shadow" {
+                line("", heading);
+            }
             while let Some(row) = rows.next()? {
                 line("  ", &row.get::<_, String>(0)?);
             }

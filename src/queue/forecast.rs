@@ -20,7 +20,7 @@ impl Queue {
     /// Those of the state file.
     pub fn sizes_to_embed(&self, from: i64, limit: usize) -> Result<SizeSlice, QueueError> {
         self.size_slice(
-            "SELECT j.id, b.format, b.size, 0, j.state = 'queued' AND j.kind = 'ingest' AND (j.force OR \
+            "SELECT j.id, b.format, b.size, 0, j.state = 'queued' AND NOT j.shadow AND j.kind = 'ingest' AND (j.force OR \
              ifnull(b.indexed_file <> b.format || '|' || ifnull(b.data_id, '') || '|' || b.size || '|' || b.mtime_us, 1) \
              AND b.failed_files = '[]') \
              FROM jobs j LEFT JOIN books b ON b.id = j.book WHERE j.id >= ?1 ORDER BY j.id LIMIT ?2",

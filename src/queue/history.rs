@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use chrono::{Local, TimeZone};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{IndexedState, JobId, Outcome, Queue, QueueError, commit, rows, shared};
+use super::{IndexedState, JobId, Outcome, Queue, QueueError, commit, reindex, rows, shared};
 use crate::domain::{BookFile, CataloguePayload, FileMetadata};
 
 /// What embeds, for the reports.
@@ -73,6 +73,8 @@ struct Ended {
     device: Option<String>,
     timings: BTreeMap<String, f64>,
     book: Option<EndedBook>,
+    /// Of the collection that a reindex builds: other tools' log is told of the live one.
+    of_shadow: bool,
 }
 
 struct EndedBook {
@@ -148,11 +150,17 @@ fn known(connection: &Connection, run: Option<Run>, device: &str) -> Result<Run,
 }
 
 fn ended(connection: &Connection, job: JobId) -> Result<Ended, QueueError> {
+    let of_shadow: bool = connection
+        .prepare_cached("SELECT shadow FROM jobs WHERE id = ?1")?
+        .query_row([job.0], |row| row.get(0))
+        .optional()?
+        .ok_or(QueueError::NotRunning(job))?;
+    let (held, of) =
+        if of_shadow { (reindex::WRITTEN, "LEFT JOIN shadow s ON s.book = b.id") } else { (rows::INDEXED, "") };
     let sql = format!(
-        "SELECT {}, {}, j.source, j.source_id, j.title, j.started_us, j.outcome, j.device, ifnull(j.timings, '{{}}'), \
-         b.id IS NOT NULL, j.deaths FROM jobs j LEFT JOIN books b ON b.id = j.book WHERE j.id = ?1",
+        "SELECT {}, {held}, j.source, j.source_id, j.title, j.started_us, j.outcome, j.device, ifnull(j.timings, '{{}}'), \
+         b.id IS NOT NULL, j.deaths FROM jobs j LEFT JOIN books b ON b.id = j.book {of} WHERE j.id = ?1",
         rows::BOOK,
-        rows::INDEXED
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let read = |row: &Row| -> Result<Ended, QueueError> {
@@ -173,6 +181,7 @@ fn ended(connection: &Connection, job: JobId) -> Result<Ended, QueueError> {
             device: row.get(after + 5)?,
             timings: rows::json("timings", &row.get::<_, String>(after + 6)?)?,
             book,
+            of_shadow,
         })
     };
     statement.query_and_then([job.0], read)?.next().unwrap_or(Err(QueueError::NotRunning(job)))
@@ -214,7 +223,7 @@ fn note_shared(
     success: bool,
     now_us: i64,
 ) -> Result<(), QueueError> {
-    if !shared::is_kept(connection)? {
+    if ended.of_shadow || !shared::is_kept(connection)? {
         return Ok(());
     }
     let (model, device): (String, String) = connection

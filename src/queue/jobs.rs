@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::history::{self, Run};
+use super::reindex::{self, Lanes};
 use super::retry::{self, NextStep};
 use super::rows::{self, BOOK, BOOK_WIDTH, INDEXED, INDEXED_WIDTH};
 use super::{ClaimedJob, IndexedState, JobId, JobKind, JobReport, Outcome, Queue, QueueError, apply, books, commit};
@@ -23,6 +24,8 @@ struct Again {
 /// What leaving the running state needs to know.
 struct Running {
     book: i64,
+    /// The job is of the collection that a reindex builds.
+    shadow: bool,
     attempts: u32,
     deaths: u32,
     again: Option<Again>,
@@ -32,11 +35,17 @@ impl Queue {
     /// Takes the next job: those asked for by hand first, then the newest books. The attempt is counted and on disk
     /// when this returns. None where nothing is due or claiming is paused.
     pub fn claim(&mut self, now_us: i64) -> Result<Option<ClaimedJob>, QueueError> {
-        self.claim_except(now_us, &[])
+        self.claim_except(now_us, &[], Lanes::Live)
     }
 
-    /// [`Queue::claim`], without the jobs for which a file of one of these libraries would have to be read.
-    pub fn claim_except(&mut self, now_us: i64, unreadable: &[Uuid]) -> Result<Option<ClaimedJob>, QueueError> {
+    /// [`Queue::claim`], without the jobs for which a file of one of these libraries would have to be read. Jobs of a
+    /// reindex come after all others. No book is in work twice.
+    pub fn claim_except(
+        &mut self,
+        now_us: i64,
+        unreadable: &[Uuid],
+        lanes: Lanes,
+    ) -> Result<Option<ClaimedJob>, QueueError> {
         if self.paused()? {
             return Ok(None);
         }
@@ -50,30 +59,13 @@ impl Queue {
                 "UPDATE jobs SET next_try_us = NULL WHERE state = 'queued' AND next_try_us IS NOT NULL AND next_try_us <= ?1",
             )?
             .execute([now_us])?;
-        let next: Option<i64> = if unreadable.is_empty() {
-            transaction
-                .prepare_cached(
-                    "SELECT id FROM jobs WHERE state = 'queued' AND next_try_us IS NULL \
-                     ORDER BY by_hand DESC, added_us DESC, id LIMIT 1",
-                )?
-                .query_row([], |row| row.get(0))
-                .optional()?
-        } else {
-            // The file is read where it is not the one that was read (BookFile::signature). A file that stands in for
-            // a failed one looks so, too; it waits, which costs nothing.
-            let unreadable: Vec<String> = unreadable.iter().map(Uuid::to_string).collect();
-            transaction
-                .prepare_cached(
-                    "SELECT j.id FROM jobs j JOIN books b ON b.id = j.book \
-                     WHERE j.state = 'queued' AND j.next_try_us IS NULL AND (j.kind = 'remove' \
-                       OR b.library_uuid NOT IN (SELECT value FROM json_each(?1)) \
-                       OR (NOT j.force AND b.indexed_file = \
-                           b.format || '|' || ifnull(b.data_id, '') || '|' || b.size || '|' || b.mtime_us)) \
-                     ORDER BY j.by_hand DESC, j.added_us DESC, j.id LIMIT 1",
-                )?
-                .query_row([rows::to_json("libraries", &unreadable)?], |row| row.get(0))
-                .optional()?
+        let mut next = match lanes {
+            Lanes::Shadow => None,
+            Lanes::Live | Lanes::Both => next_ordinary(&transaction, unreadable)?,
         };
+        if next.is_none() && lanes != Lanes::Live {
+            next = reindex::next(&transaction, unreadable, lanes)?;
+        }
         let Some(id) = next else {
             // Not a point to be killed at: an idle service comes by here again and again.
             transaction.commit()?;
@@ -85,19 +77,23 @@ impl Queue {
             )?
             .execute(params![id, now_us])?;
         let sql = format!(
-            "SELECT {BOOK}, {INDEXED}, j.kind, j.attempts, j.force, b.failed_files FROM jobs j JOIN books b ON b.id = j.book WHERE j.id = ?1"
+            "SELECT {BOOK}, {INDEXED}, j.kind, j.attempts, j.force, b.failed_files, j.shadow FROM jobs j JOIN books b ON b.id = j.book WHERE j.id = ?1"
         );
         let claimed = transaction
             .prepare_cached(&sql)?
             .query_and_then([id], |row| {
                 let after = BOOK_WIDTH + INDEXED_WIDTH;
+                let (live, shadow) = (rows::indexed(row, BOOK_WIDTH)?, row.get(after + 4)?);
+                let (indexed, live) = if shadow { (reindex::written(&transaction, id)?, live) } else { (live, None) };
                 Ok::<_, QueueError>(ClaimedJob {
                     id: JobId(id),
                     kind: rows::job_kind(&row.get::<_, String>(after)?)?,
                     book: rows::book(row, 0)?,
                     attempts: row.get(after + 1)?,
                     force: row.get(after + 2)?,
-                    indexed: rows::indexed(row, BOOK_WIDTH)?,
+                    indexed,
+                    shadow,
+                    live,
                     failed: rows::list(row, after + 3, "failed files")?,
                 })
             })?
@@ -116,7 +112,7 @@ impl Queue {
     pub fn record_written(&mut self, job: JobId, indexed: &IndexedState, now_us: i64) -> Result<(), QueueError> {
         let transaction = self.begin()?;
         let running = running(&transaction, job)?;
-        books::set_indexed(&transaction, running.book, Some(indexed), now_us)?;
+        running.set_written(&transaction, indexed, now_us)?;
         commit(transaction)?;
         Ok(())
     }
@@ -166,7 +162,7 @@ impl Queue {
         let mut again = false;
         for (job, indexed, report) in jobs {
             let running = running(&transaction, *job)?;
-            books::set_indexed(&transaction, running.book, Some(indexed), now_us)?;
+            running.set_written(&transaction, indexed, now_us)?;
             again |= end(&transaction, *job, report, run, now_us)?;
         }
         prune(&transaction, history)?;
@@ -276,6 +272,44 @@ impl Queue {
     }
 }
 
+impl Running {
+    /// What the job's collection holds of its book now.
+    fn set_written(&self, connection: &Connection, indexed: &IndexedState, now_us: i64) -> Result<(), QueueError> {
+        if self.shadow {
+            reindex::set_written(connection, self.book, indexed, now_us)
+        } else {
+            books::set_indexed(connection, self.book, Some(indexed), now_us)
+        }
+    }
+}
+
+/// The first of the live collection's jobs that may be done now.
+fn next_ordinary(connection: &Connection, unreadable: &[Uuid]) -> Result<Option<i64>, QueueError> {
+    // By the shadow's job for the same book, which ends before long.
+    const NOT_IN_WORK: &str =
+        "NOT EXISTS (SELECT 1 FROM jobs o WHERE o.book = j.book AND o.shadow AND o.state = 'running')";
+    if unreadable.is_empty() {
+        let sql = format!(
+            "SELECT j.id FROM jobs j WHERE j.shadow = 0 AND j.state = 'queued' AND j.next_try_us IS NULL \
+             AND {NOT_IN_WORK} ORDER BY j.by_hand DESC, j.added_us DESC, j.id LIMIT 1"
+        );
+        return Ok(connection.prepare_cached(&sql)?.query_row([], |row| row.get(0)).optional()?);
+    }
+    // The file is read where it is not the one that was read (BookFile::signature). A file that stands in for
+    // a failed one looks so, too; it waits, which costs nothing.
+    let unreadable: Vec<String> = unreadable.iter().map(Uuid::to_string).collect();
+    let sql = format!(
+        "SELECT j.id FROM jobs j JOIN books b ON b.id = j.book \
+         WHERE j.shadow = 0 AND j.state = 'queued' AND j.next_try_us IS NULL AND (j.kind = 'remove' \
+           OR b.library_uuid NOT IN (SELECT value FROM json_each(?1)) \
+           OR (NOT j.force AND b.indexed_file = \
+               b.format || '|' || ifnull(b.data_id, '') || '|' || b.size || '|' || b.mtime_us)) \
+         AND {NOT_IN_WORK} ORDER BY j.by_hand DESC, j.added_us DESC, j.id LIMIT 1"
+    );
+    let libraries = rows::to_json("libraries", &unreadable)?;
+    Ok(connection.prepare_cached(&sql)?.query_row([libraries], |row| row.get(0)).optional()?)
+}
+
 /// True where a change that came while the job ran is queued now.
 fn end(
     connection: &Connection,
@@ -297,6 +331,7 @@ fn end(
     history::note_done(connection, job, run, now_us)?;
     if report.outcome == Outcome::Removed {
         books::set_indexed(connection, running.book, None, now_us)?;
+        reindex::forget_book(connection, running.book)?;
         if running.again.is_none() {
             connection
                 .prepare_cached("DELETE FROM books WHERE id = ?1 AND excluded_us IS NULL")?
@@ -305,14 +340,16 @@ fn end(
     }
     let again = running.again.is_some();
     if let Some(Again { kind, by_hand, force }) = running.again {
-        apply::insert_job(connection, running.book, kind, by_hand, force, now_us)?;
+        let wish = apply::Wish { by_hand, force, fresh: true };
+        apply::insert_job(connection, running.book, kind, wish, running.shadow, now_us)?;
     }
     Ok(again)
 }
 
 fn running(connection: &Connection, job: JobId) -> Result<Running, QueueError> {
     let mut statement = connection.prepare_cached(
-        "SELECT book, attempts, deaths, again, again_by_hand, again_force FROM jobs WHERE id = ?1 AND state = 'running'",
+        "SELECT book, attempts, deaths, again, again_by_hand, again_force, shadow FROM jobs \
+         WHERE id = ?1 AND state = 'running'",
     )?;
     statement
         .query_and_then([job.0], |row| {
@@ -320,7 +357,13 @@ fn running(connection: &Connection, job: JobId) -> Result<Running, QueueError> {
             let again = again.map(|kind| {
                 Ok::<_, QueueError>(Again { kind: rows::job_kind(&kind)?, by_hand: row.get(4)?, force: row.get(5)? })
             });
-            Ok(Running { book: row.get(0)?, attempts: row.get(1)?, deaths: row.get(2)?, again: again.transpose()? })
+            Ok(Running {
+                book: row.get(0)?,
+                shadow: row.get(6)?,
+                attempts: row.get(1)?,
+                deaths: row.get(2)?,
+                again: again.transpose()?,
+            })
         })?
         .next()
         .unwrap_or(Err(QueueError::NotRunning(job)))

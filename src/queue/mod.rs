@@ -19,6 +19,7 @@ mod history;
 mod jobs;
 mod lock;
 mod records;
+mod reindex;
 mod report;
 mod retry;
 mod rows;
@@ -42,6 +43,7 @@ pub use records::{
     Applied, BookRecord, ClaimedJob, FallbackRow, IndexedState, JobId, JobKind, JobReport, JobRow, JobState,
     LibraryRecord, Outcome, QueueStats,
 };
+pub use reindex::{Finished, Lanes, Outdated, Reindex, ReindexCounts};
 pub use report::{CatalogueRow, Reader};
 pub use retry::{NextStep, RetryRules};
 pub use shared::{LogEntry, ManifestBook, ManifestChange, SharedBacklog};
@@ -55,6 +57,9 @@ const RUNNING: &str = "running";
 /// How much older than the last thing written the books are that are looked at again after a process that did not end in
 /// order: what a machine that lost its power may have lost, and more.
 const IN_DOUBT_US: i64 = 600_000_000;
+
+const LAST_WRITTEN: &str = "SELECT max(at) FROM (SELECT max(indexed_at_us) AS at FROM books \
+     UNION ALL SELECT max(written_us) FROM shadow)";
 
 /// Finished jobs kept as history.
 const HISTORY: i64 = 20_000;
@@ -157,8 +162,7 @@ impl Queue {
             self.set_meta(RUNNING, Some("1"))?;
             return Ok(None);
         }
-        let last: Option<i64> =
-            self.connection.query_row("SELECT max(indexed_at_us) FROM books", [], |row| row.get(0))?;
+        let last: Option<i64> = self.connection.query_row(LAST_WRITTEN, [], |row| row.get(0))?;
         last.map_or(Ok(Some(0)), |last| self.recheck(last.saturating_sub(IN_DOUBT_US), now_us).map(Some))
     }
 

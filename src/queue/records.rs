@@ -152,8 +152,12 @@ pub struct ClaimedJob {
     pub attempts: u32,
     /// Embed even if nothing changed.
     pub force: bool,
-    /// What the store holds of the book, as far as the state knows.
+    /// What the job's collection holds of the book, as far as the state knows.
     pub indexed: Option<IndexedState>,
+    /// The collection is the one that a reindex builds, beside the live one.
+    pub shadow: bool,
+    /// What the live collection holds of the book, where the job's is another one.
+    pub live: Option<IndexedState>,
     /// The book's files that gave no text when they were read.
     pub failed: Vec<FailedFile>,
 }
@@ -231,6 +235,11 @@ pub struct QueueStats {
     pub waiting: u64,
     pub running: u64,
     pub parked: u64,
+    /// Books that are to go into the collection that a reindex builds, and those that failed there; not counted above.
+    #[serde(default)]
+    pub reindex_queued: u64,
+    #[serde(default)]
+    pub reindex_parked: u64,
     /// Finished jobs in the history.
     pub history: u64,
     /// Known books, missing and excluded ones included.
@@ -287,6 +296,9 @@ pub struct JobRow {
     pub path: String,
     pub by_hand: bool,
     pub force: bool,
+    /// The book goes into the collection that a reindex builds.
+    #[serde(default)]
+    pub reindex: bool,
     pub attempts: u32,
     pub next_try_us: Option<i64>,
     pub failure_kind: Option<FailureKind>,

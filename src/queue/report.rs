@@ -181,7 +181,7 @@ fn counted(connection: &Connection) -> Result<Vec<Counted>, QueueError> {
          CASE WHEN b.excluded_us IS NOT NULL THEN 'excluded' WHEN b.missing_since_us IS NOT NULL THEN 'missing' \
            WHEN j.state = 'parked' THEN 'parked' WHEN j.state IS NULL AND b.indexed_at_us IS NOT NULL THEN 'done' \
            ELSE 'waiting' END, count(*), count(b.indexed_at_us) \
-         FROM books b LEFT JOIN jobs j ON j.book = b.id AND j.state <> 'done' GROUP BY 1, 2, 3",
+         FROM books b LEFT JOIN jobs j ON j.book = b.id AND j.state <> 'done' AND NOT j.shadow GROUP BY 1, 2, 3",
     )?;
     statement
         .query_and_then([], |row| {
@@ -206,7 +206,7 @@ fn counted(connection: &Connection) -> Result<Vec<Counted>, QueueError> {
 fn parked(connection: &Connection) -> Result<Vec<(String, u64, String)>, QueueError> {
     let mut statement = connection.prepare_cached(
         "SELECT ifnull(j.last_error, ''), count(*), min(j.title) FROM jobs j JOIN books b ON b.id = j.book \
-         WHERE j.state = 'parked' AND b.excluded_us IS NULL AND b.missing_since_us IS NULL GROUP BY 1",
+         WHERE j.state = 'parked' AND NOT j.shadow AND b.excluded_us IS NULL AND b.missing_since_us IS NULL GROUP BY 1",
     )?;
     statement.query_and_then([], |row| Ok((row.get(0)?, count(row, 1)?, row.get(2)?)))?.collect()
 }

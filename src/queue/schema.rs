@@ -12,10 +12,11 @@ use super::QueueError;
 use crate::failpoint;
 
 /// Each applied once, in order, in a transaction of its own. Published ones are never edited.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../migrations/0001_initial.sql"),
     include_str!("../../migrations/0002_other_formats.sql"),
     include_str!("../../migrations/0003_report.sql"),
+    include_str!("../../migrations/0004_reindex.sql"),
 ];
 
 /// In the file's header, so that `file(1)` and we can tell it from any other database: "AlxI".

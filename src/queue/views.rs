@@ -12,11 +12,11 @@ const JOB: &str = "j.id, j.kind, j.state, j.book_uuid, j.source, j.source_id, \
      ifnull(iif(b.failed_files <> '[]' AND b.indexed_file IS NOT NULL, \
         substr(b.indexed_file, 1, instr(b.indexed_file, '|') - 1), b.format), ''), b.path, \
      j.by_hand, j.force, j.attempts, j.next_try_us, j.failure_kind, j.last_error, j.outcome, j.device, j.timings, \
-     j.queued_us, j.started_us, j.finished_us";
+     j.queued_us, j.started_us, j.finished_us, j.shadow";
 
 /// Books with a file that failed and text in the store all the same. One that is parked kept the text of before.
 const FALLBACKS: &str = "books b WHERE b.failed_files <> '[]' AND b.indexed_at_us IS NOT NULL \
-     AND NOT EXISTS (SELECT 1 FROM jobs WHERE book = b.id AND state = 'parked')";
+     AND NOT EXISTS (SELECT 1 FROM jobs WHERE book = b.id AND state = 'parked' AND NOT shadow)";
 
 impl Queue {
     /// The state in numbers, from maintained counters.
@@ -32,6 +32,8 @@ impl Queue {
                 "waiting" => stats.waiting = value,
                 "running" => stats.running = value,
                 "parked" => stats.parked = value,
+                "shadow_queued" | "shadow_waiting" | "shadow_running" => stats.reindex_queued += value,
+                "shadow_parked" => stats.reindex_parked = value,
                 "done" => stats.history = value,
                 "books" => stats.books = value,
                 "missing" => stats.missing = value,
@@ -94,7 +96,7 @@ impl Queue {
             for (condition, order) in match state {
                 JobState::Running => vec![("j.state = 'running'", "j.started_us, j.id")],
                 JobState::Queued => vec![
-                    ("j.state = 'queued' AND j.next_try_us IS NULL", "j.by_hand DESC, j.added_us DESC, j.id"),
+                    ("j.state = 'queued' AND j.next_try_us IS NULL", "j.shadow, j.by_hand DESC, j.added_us DESC, j.id"),
                     ("j.state = 'queued' AND j.next_try_us IS NOT NULL", "j.next_try_us, j.id"),
                 ],
                 JobState::Parked => vec![("j.state = 'parked'", "j.finished_us DESC, j.id DESC")],
@@ -161,5 +163,6 @@ fn job_row(row: &Row) -> Result<JobRow, QueueError> {
         queued_us: row.get(19)?,
         started_us: row.get(20)?,
         finished_us: row.get(21)?,
+        reindex: row.get(22)?,
     })
 }

@@ -73,6 +73,7 @@ pub const FIELDS: &[Field] = &[
     field("VERB", "text", "what was asked for on the control socket"),
     field("PEER_UID", "number", "the user who asked for it"),
     field("SHARD", "path", "the folder of the embedded store"),
+    field("COLLECTION", "text", "the collection that a reindex fills, or that is deleted"),
     field("JOURNAL_MODE", "text", "SQLite's journal mode that the state's file system allows"),
 ];
 
@@ -168,6 +169,18 @@ events! {
     STORE_DISAGREES, "412e65a2270041f1840b02bdae1cd2de", "error", "State and store disagree",
         "A comparison found books that are not whole in the store, or points that belong to no book.",
         "`alexandriactl verify` lists them, `alexandriactl verify --repair` mends them.";
+    SETTINGS_CHANGED, "effd72b14c2f4019ac74fa5979449c8d", "warning", "@BOOKS@ books are made with other settings",
+        "The chunker, its settings or the model are not those that the index was made with. The books stay as they are and are found; new ones are made with the present settings. The message says what it would cost to make all of them anew.",
+        "`alexandriactl reindex` builds a new index beside the live one and switches when it is whole.";
+    REINDEX_BEGUN, "a7cdae04086a45579eb8b411fe3e290a", "info", "A reindex into @COLLECTION@ has begun",
+        "A second collection is filled beside the live one, with the present settings. Searches find the live one until it is whole.",
+        "Nothing. `alexandriactl status` shows how far it is, `alexandriactl reindex --abort` gives it up.";
+    REINDEX_WAITS, "c813c327a846425abcb5f82ac8b48896", "warning", "The reindex into @COLLECTION@ waits for a person",
+        "The new collection holds all that can be made anew, but it cannot take the live one's place without a person's word: books cannot be read any more that the live one has, or the switch would leave readers without a collection for a moment.",
+        "Do what REASON says. The live collection stays in use and both are kept up to date.";
+    REINDEX_DONE, "f35a0e6b0b844a63b7bfa1d0d2953c60", "info", "The reindex is done, @COLLECTION@ is live",
+        "The new collection was counted, and has taken the place of the one before.",
+        "Nothing.";
     STALLED, "6653433ee9ef459bb586567cff552218", "error", "The @STUCK@ is stuck",
         "A part of the service has not gone on for longer than it may. The watchdog is not fed any more, so systemd ends the process and starts it again.",
         "Where it comes again: for the embedder, look at the GPU (`nvidia-smi`, `dmesg`) and at embedding.stall_seconds; for the queue, at the disk of the state; for a worker, at the book in the message.";

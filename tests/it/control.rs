@@ -94,6 +94,10 @@ impl Service {
             verify: Arc::new(|_repair| Ok(AuditReport::default())),
             backup: Arc::new(|| Err("no room".into())),
             report: Arc::new(|_request| Ok(Report::default())),
+            reindex: Arc::new(|request| match request.abort {
+                true => Err("no reindex goes on".into()),
+                false => Ok("3 books go into the new collection 'x'".into()),
+            }),
             approve: Arc::new(|| 3),
             ingest_path: Arc::new(move |path, _force| {
                 if path.ends_with(".pdf") {

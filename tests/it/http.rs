@@ -124,6 +124,7 @@ impl Listener {
             }),
             verify: Arc::new(move |_| never("verify")),
             backup: Arc::new(move || never("backup")),
+            reindex: Arc::new(move |_| never("reindex")),
             report: Arc::new(move |_| never("report")),
             history: Arc::new(|| HistoryResponse { step_seconds: 60, ..HistoryResponse::default() }),
         };

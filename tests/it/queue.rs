@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use alexandria_ingestd::domain::{Book, BookFile, Change, FailedFile, Failure, LibraryKind, Metadata, Source};
 use alexandria_ingestd::queue::{
-    ClaimedJob, IndexedState, JobId, JobKind, JobReport, JobState, NextStep, Outcome, Queue, QueueError, QueueHandle,
-    RetryRules,
+    ClaimedJob, IndexedState, JobId, JobKind, JobReport, JobState, NextStep, Outcome, Outdated, Queue, QueueError,
+    QueueHandle, RetryRules,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -497,8 +497,9 @@ fn an_empty_store_queues_what_was_thought_to_be_in_it() {
         let job = claim(&mut queue);
         finish(&mut queue, &job);
     }
-    assert_eq!(queue.count_stale("c1", "m1").unwrap(), 0);
-    assert_eq!(queue.count_stale("c1", "m2").unwrap(), 2);
+    assert_eq!(queue.outdated("c1", "m1").unwrap(), Outdated::default());
+    let outdated = queue.outdated("c1", "m2").unwrap();
+    assert_eq!((outdated.books, outdated.chunker, outdated.model), (2, 0, 2));
     assert_eq!(queue.forget_indexed(0).unwrap(), 2);
     let stats = queue.stats().unwrap();
     assert_eq!((stats.queued, stats.done_books, stats.points), (2, 0, 0));

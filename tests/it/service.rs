@@ -405,13 +405,17 @@ fn what_cannot_start_says_why_with_a_fitting_exit_code() {
     refuse(&daemon, &["search", "bees"], 1, &["alexandriactl"]);
     daemon.stop();
 
-    // The collection of another model.
+    // The collection of another model; the service alone has a way on, and only with its own (reindex.rs).
     daemon.set("embedding.model", "fake-2");
     daemon.set("embedding.model_path", crate::support::model_directory("minilm").to_str().unwrap());
+    refuse(&daemon, &["ingest", library.path().to_str().unwrap()], 2, &["fake", "store.collection"]);
+    let state = daemon.state_dir().join("state.db");
+    let aside = state.with_extension("aside");
+    fs::rename(&state, &aside).unwrap();
     refuse(&daemon, &[], 2, &["fake", "store.collection"]);
+    fs::rename(&aside, &state).unwrap();
 
     // A state of a newer program, then a damaged one.
-    let state = daemon.state_dir().join("state.db");
     let connection = rusqlite::Connection::open(&state).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);

@@ -12,7 +12,13 @@ pub fn queue(answer: &JobsResponse, view: View) -> String {
     }
     let mut table = headed(view, &["JOB", "BOOK", "TITLE", "WORK", "STATE"]);
     for job in &answer.jobs {
-        let kind = if job.by_hand { format!("{} (by hand)", job.kind.as_str()) } else { job.kind.as_str().to_owned() };
+        let kind = if job.reindex {
+            "reindex".to_owned()
+        } else if job.by_hand {
+            format!("{} (by hand)", job.kind.as_str())
+        } else {
+            job.kind.as_str().to_owned()
+        };
         let id = book_id(&job.source, &job.source_id);
         table.add_row([job.id.to_string(), id, titled(job), kind, job_state(job, view)]);
     }

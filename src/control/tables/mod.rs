@@ -18,7 +18,7 @@ pub use audit::audit;
 pub use jobs::{failed, queue};
 pub use report::{report, report_csv};
 pub use search::search;
-pub use status::status;
+pub use status::{outdated, status};
 pub use watch::{Frame, frame, summary};
 
 /// For whom the text is.

@@ -2,7 +2,8 @@
 
 use super::{View, about, bar, elapsed, finish, number, plain, seconds, some, until};
 use crate::control::protocol::{
-    ChangeHint, CurrentJob, Estimate, GpuStatus, LibraryStatus, ModelStatus, RecentError, StatusSnapshot,
+    ChangeHint, CurrentJob, Estimate, GpuStatus, LibraryStatus, ModelStatus, OutdatedStatus, RecentError,
+    ReindexStatus, StatusSnapshot,
 };
 use crate::domain::LibraryKind;
 
@@ -94,6 +95,14 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
     if let Some(estimate) = &status.estimate {
         line("left", left(estimate));
     }
+    if let Some(reindex) = &status.reindex {
+        line("reindex", self::reindex(reindex));
+        if let Some(reason) = &reindex.waits_for {
+            line("", reason.clone());
+        }
+    } else if let Some(outdated) = &status.outdated {
+        line("settings", format!("{} (alexandriactl reindex)", self::outdated(outdated)));
+    }
     if let Some(audit) = &status.last_audit {
         let found = if audit.agrees() { "state and store agree".to_owned() } else { audit.summary() };
         let ago = seconds(elapsed(audit.started_us, view.now_us));
@@ -126,6 +135,39 @@ pub(super) fn left(estimate: &Estimate) -> String {
         about(estimate.seconds_high),
         rounded(estimate.tokens),
         number(estimate.books)
+    )
+}
+
+/// What is not made with the present settings, and what it would cost to make it anew.
+pub fn outdated(outdated: &OutdatedStatus) -> String {
+    let what = match (outdated.chunker_books > 0, outdated.model_books > 0) {
+        (true, true) => "another chunker and another model",
+        (false, true) => "another model",
+        _ => "another chunker or other settings of it",
+    };
+    let cost = match (outdated.seconds, outdated.tokens_per_second) {
+        (Some(seconds), Some(rate)) => {
+            format!("about {} at {} tokens/s", about(seconds), number(rate.round().max(0.0) as u64))
+        }
+        _ => "how long is not known: nothing was embedded with this model on this device yet".to_owned(),
+    };
+    format!("{} books ({} tokens) made with {what}; {cost}", number(outdated.books), rounded(outdated.tokens))
+}
+
+/// How far it is.
+pub(super) fn reindex(reindex: &ReindexStatus) -> String {
+    let left = match (reindex.queued, reindex.seconds_left) {
+        (0, _) => String::new(),
+        (_, Some(seconds)) => format!(", {} tokens, about {}", rounded(reindex.tokens_left), about(seconds)),
+        (_, None) => format!(", {} tokens", rounded(reindex.tokens_left)),
+    };
+    format!(
+        "{} beside {} · {} books are in it · {} to do{left}{}",
+        reindex.collection,
+        reindex.from,
+        number(reindex.books),
+        number(reindex.queued),
+        some(reindex.left_behind, " · ", " cannot be read any more"),
     )
 }
 

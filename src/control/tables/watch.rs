@@ -1,6 +1,6 @@
 //! What `alexandriactl watch` shows of one moment: lines above, and a bar for each book in work. Pure.
 
-use super::status::{cut, left, load, speed};
+use super::status::{cut, left, load, reindex, speed};
 use super::{View, elapsed, number, seconds};
 use crate::control::protocol::StatusSnapshot;
 
@@ -42,6 +42,7 @@ pub fn frame(status: &StatusSnapshot, view: View) -> Frame {
         speed(status),
     ];
     head.extend(status.gpu.as_ref().map(load));
+    head.extend(status.reindex.as_ref().map(|going_on| format!("reindex: {}", reindex(going_on))));
     match &status.estimate {
         Some(estimate) => {
             head.push(left(estimate));
