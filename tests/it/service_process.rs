@@ -46,6 +46,7 @@ impl ServiceProcess {
             "library.removal_grace_seconds=0.1",
             // Small chunks, so that small books have several chapters and one has several writes.
             "chunking.max_words=24",
+            "chunking.target_words=16",
             "chunking.min_words=4",
             "chunking.min_chapter_words=30",
             "ingest.max_attempts=1000000",

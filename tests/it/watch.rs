@@ -169,6 +169,7 @@ fn the_estimate_counts_tokens_and_falls_to_nothing() {
     let library = library();
     let mut daemon = Daemon::new(library.path());
     // Small chunks have the fake embedder, which is faster than any real one, work for a while.
+    daemon.set("chunking.target_words", "16");
     daemon.set("chunking.max_words", "24");
     daemon.set("chunking.min_words", "4");
     // An estimate comes after five seconds of work: this is several times as much on a fast machine.
