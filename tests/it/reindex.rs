@@ -30,6 +30,7 @@ fn daemon(folder: &Path) -> Daemon {
     let mut daemon = Daemon::new(folder);
     daemon.set("library.poll_seconds", "0.1");
     daemon.set("chunking.min_words", "10");
+    daemon.set("chunking.target_words", "20");
     daemon.set("chunking.max_words", "100");
     daemon
 }
@@ -390,4 +391,39 @@ fn another_model_writes_a_collection_of_its_own_and_the_live_one_stays_for_its_r
     daemon.start();
     daemon.until_indexed(3);
     daemon.until("the collection of before is deleted", |daemon| collections(daemon).len() == 1);
+}
+
+#[test]
+fn another_model_on_a_server_leaves_its_readers_the_old_collection_until_the_switch() {
+    let server = FakeQdrant::new(None);
+    let folder = folder(&["Bees", "Ships"]);
+    let mut daemon = daemon(folder.path());
+    daemon.set("store.kind", "server");
+    daemon.set("store.url", &server.url());
+    daemon.start();
+    daemon.until_indexed(2);
+    daemon.stop();
+    let writes = server.calls("upsert");
+    daemon.set("embedding.model", "minilm");
+    daemon.set("embedding.model_path", crate::support::model_directory("minilm").to_str().unwrap());
+    daemon.start();
+    fs::write(folder.path().join("Stars.txt"), about("Stars")).unwrap();
+    daemon.until("the new book waits", |daemon| daemon.status()["queue"]["queued"] == 1);
+    assert_eq!((server.calls("upsert"), server.collections()), (writes, vec!["alexandria".to_owned()]));
+    asked(&daemon, &[]);
+    daemon.until("it is complete", |daemon| {
+        daemon.status()["reindex"]["waits_for"].as_str().is_some_and(|reason| reason.contains("--replace"))
+    });
+    let collection = daemon.status()["reindex"]["collection"].as_str().unwrap().to_owned();
+    assert_eq!(daemon.status()["reindex"]["books"], 3);
+    // It dies, and starts with two collections of two models.
+    daemon.kill();
+    daemon.start();
+    assert!(daemon.status()["waiting"].to_string().contains("'fake'"));
+    asked(&daemon, &["--replace"]);
+    daemon.until("the reindex is done", |daemon| daemon.status()["reindex"].is_null());
+    daemon.until_indexed(3);
+    assert_eq!((server.collections(), server.alias("alexandria")), (vec![collection.clone()], Some(collection)));
+    assert!(!daemon.search("The Stars of year 3").is_empty());
+    verified(&daemon);
 }
