@@ -125,12 +125,15 @@ impl ChunkSettings {
     fn sizes(&self, content_tokens: usize) -> Sizes {
         let limit = content_tokens.saturating_sub(2).max(1);
         let max = words_as_tokens(self.max_words).clamp(1, limit);
-        Sizes { min: self.shrunk(self.min_words, max), max }
+        let min = (max as f64 * self.min_words as f64 / self.max_words.max(1) as f64).round() as usize;
+        Sizes { min, max }
     }
 
-    /// So many words in tokens, in the proportion in which the maximum shrank to `max` tokens.
-    fn shrunk(&self, words: usize, max: usize) -> usize {
-        (max as f64 * words as f64 / self.max_words.max(1) as f64).round() as usize
+    /// The target does not shrink in proportion: chunks of 130 to 190 tokens are found best whatever the model takes
+    /// (tests/RESULTS.md). But there must be room above it, or no border could be chosen.
+    fn aim(&self, sizes: Sizes) -> Aim {
+        let Sizes { min, max } = sizes;
+        Aim { min, target: words_as_tokens(self.target_words).min(max * 3 / 5).max(min), max }
     }
 }
 
@@ -170,7 +173,7 @@ pub fn chunk_sections<V: BorderVectors>(
             greedy_by_sentences(&chapters, &units, sizes, threshold, |sentences| vectors.of_sentences(sentences))?
         }
         Borders::Cheapest { likeness, weights } => {
-            let aim = Aim { min: sizes.min, target: settings.shrunk(settings.target_words, sizes.max), max: sizes.max };
+            let aim = settings.aim(sizes);
             let likenesses = match likeness {
                 Likeness::None => units.iter().map(|units| vec![0.0; units.len()]).collect(),
                 Likeness::Lexical => {
@@ -355,6 +358,8 @@ mod tests {
     fn sizes_shrink_in_proportion_to_a_small_model() {
         assert_eq!(settings().sizes(8190), Sizes { min: 267, max: 1600 });
         assert_eq!(settings().sizes(254), Sizes { min: 42, max: 252 });
+        let aim = |limit| settings().aim(settings().sizes(limit)).target;
+        assert_eq!([aim(8190), aim(510), aim(254)], [347, 304, 151]);
     }
 
     #[test]

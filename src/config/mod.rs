@@ -121,7 +121,9 @@ impl Default for EmbeddingConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChunkingConfig {
-    /// `universal-semantic` (borders where neighbouring sentences differ) or `packed` (by size alone).
+    /// `structure` (the cheapest division by headings, paragraphs and sizes), `lexical` (by the likeness of the model's
+    /// token embeddings, too), `universal-semantic` (a border where neighbouring sentences' vectors differ) or `packed`
+    /// (by size alone).
     pub strategy: String,
     /// A border needs a cosine between neighbouring sentences under this.
     pub threshold: f64,
@@ -142,7 +144,7 @@ pub struct ChunkingConfig {
 impl Default for ChunkingConfig {
     fn default() -> Self {
         Self {
-            strategy: "universal-semantic".into(),
+            strategy: "structure".into(),
             threshold: 0.55,
             min_words: 200,
             target_words: 260,

@@ -115,17 +115,13 @@ impl Method {
 }
 
 /// The settings with another size: the one that is aimed at, where there is one, else the largest, and the smallest with it.
-pub fn of_size(from: &ChunkSettings, tokens: usize, content_tokens: usize) -> ChunkSettings {
-    let largest = chunk::words_as_tokens(from.max_words).clamp(1, content_tokens);
-    let scale = tokens as f64 / largest as f64;
+pub fn of_size(from: &ChunkSettings, tokens: usize) -> ChunkSettings {
+    let words = (tokens as f64 * 1000.0 / chunk::words_as_tokens(1000) as f64).round() as usize;
     let mut settings = from.clone();
     match settings.borders {
-        Borders::Cheapest { .. } => {
-            settings.target_words = (from.max_words as f64 * scale).round() as usize;
-        }
+        Borders::Cheapest { .. } => settings.target_words = words,
         Borders::UniversalSemantic { .. } | Borders::Packed => {
-            let tokens_per_word = chunk::words_as_tokens(1000) as f64 / 1000.0;
-            settings.max_words = (tokens as f64 / tokens_per_word).round() as usize;
+            settings.max_words = words;
             settings.min_words = (settings.max_words * from.min_words) / from.max_words.max(1);
         }
     }
@@ -217,13 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn another_size_keeps_the_proportions() {
-        let packed = of_size(&sizes(), 63, 254);
+    fn another_size_is_aimed_at_or_scales_the_greatest_and_the_least() {
+        let packed = of_size(&sizes(), 63);
         assert_eq!((packed.min_words, packed.max_words), (7, 47));
         let aimed = ChunkSettings {
             borders: Borders::Cheapest { likeness: Likeness::None, weights: Weights::default() },
             ..sizes()
         };
-        assert_eq!(of_size(&aimed, 127, 254).target_words, 600);
+        assert_eq!(of_size(&aimed, 127).target_words, 95);
     }
 }

@@ -104,7 +104,7 @@ impl Maker<'_, '_> {
         let chapters = match cut {
             Cut::Service(settings) => {
                 let limit = self.tokenizer.content_tokens();
-                let settings = size.map_or_else(|| settings.clone(), |size| of_size(settings, size, limit));
+                let settings = size.map_or_else(|| settings.clone(), |size| of_size(settings, size));
                 let mut charging = Charging { vectors: self.vectors, seconds: 0.0 };
                 let (sections, language) = (&labelled.sections, &labelled.language);
                 let cut = chunk_sections(sections, language, &settings, self.tokenizer, limit, &mut charging)?;
