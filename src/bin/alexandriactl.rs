@@ -120,8 +120,8 @@ enum Verb {
         /// Give it up and delete what it has filled; the live collection stays
         #[arg(long, conflicts_with_all = ["replace", "skip_failed"])]
         abort: bool,
-        /// On a Qdrant server: delete the collection of before where its name is its own and no alias, which leaves
-        /// readers without it for a moment
+        /// On a Qdrant server: delete the collection of before, with whatever other programs put into it; where its name
+        /// is its own and no alias, that leaves readers without it for a moment
         #[arg(long)]
         replace: bool,
         /// Switch even where books are left behind that cannot be read any more; they leave the index

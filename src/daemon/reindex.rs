@@ -21,8 +21,8 @@ use crate::telemetry::event;
 const TICK: Duration = Duration::from_millis(500);
 /// Taking the numbers for the status goes over all open jobs: it may take this part of the time.
 const SHARE: u32 = 100;
-/// Between two tries at what failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries at what failed, or waits for a person.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a book in work may take to notice that the reindex is given up.
 const CALL_OFF: Duration = Duration::from_secs(120);
 /// The key of the state's `meta` with the name of the collection it is about.
@@ -252,9 +252,16 @@ fn begin(service: &Service, request: &ReindexRequest) -> Step<String> {
              --replace`"
         )
     };
+    let foreign = match ingestor.foreign_points().unwrap_or_default() {
+        0 => String::new(),
+        points => format!(
+            "; {points} points of '{name}' are none of this service's, and will not be in it: the switch needs `alexandriactl \
+             reindex --replace`"
+        ),
+    };
     let cost = view.outdated().map_or(String::new(), |outdated| format!(" ({})", tables::outdated(&outdated)));
     Ok(format!(
-        "{} books go into the new collection '{collection}', {} are made anew{cost}; {end}",
+        "{} books go into the new collection '{collection}', {} are made anew{cost}; {end}{foreign}",
         number(books),
         number(outdated.books)
     ))
@@ -287,8 +294,11 @@ pub(super) fn run(service: &Service) {
     let stopping = || service.parts.stopping.load(Ordering::Relaxed);
     let mut told = String::new();
     let mut next = Instant::now();
+    let waits = || lock(&service.reindex.waits_for).is_some();
+    let mut waited = false;
     while !stopping() {
-        if Instant::now() >= next {
+        // At once where a person has said how it goes on.
+        if Instant::now() >= next || waited && !waits() {
             next = Instant::now() + TICK;
             let one = lock(&service.reindex.at_work);
             match step(service) {
@@ -297,13 +307,16 @@ pub(super) fn run(service: &Service) {
                     if told != failure.reason {
                         tracing::warn!("the reindex waits: {failure}");
                         told.clone_from(&failure.reason);
-                        *lock(&service.reindex.waits_for) = Some(failure.reason);
                     }
-                    next = Instant::now() + PATIENCE;
+                    *lock(&service.reindex.waits_for) = Some(failure.reason);
                 }
                 Err(JobError::Interrupted) => {}
             }
             drop(one);
+            waited = waits();
+            if waited {
+                next = Instant::now() + PATIENCE;
+            }
             let _ = refresh_sometimes(service);
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -314,7 +327,9 @@ fn step(service: &Service) -> Step<()> {
     let (view, ingestor) = (&service.reindex, &service.parts.ingestor);
     let name = &service.config.store.collection;
     let Some(reindex) = service.parts.queue.call(|queue| queue.reindex())?? else {
-        return delete_dropped(service);
+        delete_dropped(service)?;
+        *lock(&view.waits_for) = None;
+        return Ok(());
     };
     if let Some(reason) = ingestor.reindexing.interrupted() {
         match settle(&reindex, service.parts.store.as_ref(), name) {

@@ -249,14 +249,15 @@ impl Ingestor {
         }
         if !verified.load(Ordering::Relaxed) {
             let report = shadow.audit(true)?;
-            if !report.agrees() || report.foreign_points > 0 {
-                tracing::warn!(
-                    "the collection '{}' is not whole yet: {}; {} points are nobody's",
-                    reindex.collection,
-                    report.summary(),
-                    report.foreign_points
-                );
-                return Ok(Completion::Busy);
+            if report.foreign_points > 0 {
+                return Ok(Completion::Waits(format!(
+                    "somebody else writes into the new collection '{}': {} points there are none of this service's",
+                    reindex.collection, report.foreign_points
+                )));
+            }
+            if !report.agrees() {
+                let reason = format!("the collection '{}' is not whole yet: {}", reindex.collection, report.summary());
+                return Err(Failure::transient(reason).into());
             }
             // So that the first searches after the switch are no slower than those before.
             shadow.store.maintain()?;
@@ -272,6 +273,9 @@ impl Ingestor {
                 reindex.collection, reindex.collection
             )));
         }
+        if let Some(reason) = self.others_points(&reindex)? {
+            return Ok(Completion::Waits(reason));
+        }
         let _held = self.reindexing.hold();
         while !self.queue.call(|queue| queue.nothing_runs())?? {
             self.interrupted()?;
@@ -285,10 +289,16 @@ impl Ingestor {
             verified.store(false, Ordering::Relaxed);
             return Ok(Completion::Busy);
         }
+        if let Some(reason) = self.others_points(&reindex)? {
+            return Ok(Completion::Waits(reason));
+        }
         reindex.switching = true;
         // A state from a backup may name another one.
         reindex.from = found.target(name).unwrap_or_default();
         let switching = reindex.clone();
+        // From here until the state follows, nobody may use the name: what it stands for and the state's rows may differ.
+        let unfinished = format!("the switch to the collection '{}' is being made", reindex.collection);
+        self.reindexing.set_interrupted(Some(unfinished));
         self.queue.call(move |queue| queue.set_reindex(&switching))??;
         if let Err(error) = self.store.switch(name, &reindex.collection) {
             let reason = format!("the switch to the collection '{}' is not done yet: {error}", reindex.collection);
@@ -296,6 +306,7 @@ impl Ingestor {
                 // Nothing has happened.
                 reindex.switching = false;
                 self.queue.call(move |queue| queue.set_reindex(&reindex))??;
+                self.reindexing.set_interrupted(None);
                 return Ok(Completion::Waits(reason));
             }
             self.reindexing.set_interrupted(Some(reason));
@@ -319,6 +330,32 @@ impl Ingestor {
         let _ = self.ensure_store();
         self.queue.work_available();
         Ok(finished)
+    }
+
+    /// What the live collection holds beside this service's points, which the new one will not have: another library's,
+    /// or another program's. How many.
+    ///
+    /// # Errors
+    /// Where state or store do not answer.
+    pub fn foreign_points(&self) -> Result<u64, JobError> {
+        if self.store.is_private() {
+            return Ok(0);
+        }
+        let held = self.store.count(&Filter::default())? as u64;
+        let own = self.queue.call(|queue| queue.stats())??.points;
+        Ok(held.saturating_sub(own))
+    }
+
+    /// Why a person has to agree that those are lost.
+    fn others_points(&self, reindex: &Reindex) -> Result<Option<String>, JobError> {
+        let foreign = if reindex.replace { 0 } else { self.foreign_points()? };
+        Ok((foreign > 0).then(|| {
+            format!(
+                "the new collection '{}' is complete, but {foreign} points of '{}' are none of this service's, and are not \
+                 in it. Copy them, or let them go with `alexandriactl reindex --replace`",
+                reindex.collection, self.collection.name
+            )
+        }))
     }
 
     /// Whether the shadow has nothing to do.

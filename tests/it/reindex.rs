@@ -6,12 +6,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use alexandria_ingestd::store::EMBEDDED_DIR;
+use alexandria_ingestd::config::StoreConfig;
+use alexandria_ingestd::domain::{Payload, Point};
+use alexandria_ingestd::store::server::{ServerConfig, ServerStore};
+use alexandria_ingestd::store::{CollectionSpec, EMBEDDED_DIR, Filter, VectorStore};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::calibre::CalibreLibrary;
 use crate::daemon::{Daemon, text};
 use crate::qdrant_server::FakeQdrant;
+use crate::store::point_of;
 
 /// Three sentences of one subject, often enough for several chunks under the smaller limit.
 fn about(subject: &str) -> String {
@@ -425,5 +430,35 @@ fn another_model_on_a_server_leaves_its_readers_the_old_collection_until_the_swi
     daemon.until_indexed(3);
     assert_eq!((server.collections(), server.alias("alexandria")), (vec![collection.clone()], Some(collection)));
     assert!(!daemon.search("The Stars of year 3").is_empty());
+    verified(&daemon);
+}
+
+#[test]
+fn points_of_others_in_a_collection_are_not_lost_unasked() {
+    let server = FakeQdrant::new(None);
+    let folder = folder(&["Bees", "Ships", "Rivers"]);
+    let mut daemon = on_server(&server, folder.path());
+    asked(&daemon, &["--replace"]);
+    until_done(&mut daemon);
+    daemon.stop();
+    // The name is an alias now, so nothing else would hold the switch up.
+    let config =
+        ServerConfig { url: server.url(), collection: "alexandria".into(), ..(&StoreConfig::default()).into() };
+    let store = ServerStore::connect(&config).unwrap();
+    let spec = CollectionSpec { name: "alexandria".into(), dimension: 64, model_id: "fake".into() };
+    store.ensure_collection(&spec).unwrap();
+    let point = point_of(Uuid::from_u128(9), "another's", 0, 64);
+    let payload = Payload { embedding_model_id: "fake".into(), ..point.payload };
+    store.upsert(&[Point { payload, ..point }]).unwrap();
+    daemon.set("chunking.max_words", "30");
+    daemon.start();
+    assert!(asked(&daemon, &[]).contains("1 points"));
+    daemon.until("it waits for a person", |daemon| {
+        daemon.status()["reindex"]["waits_for"].as_str().is_some_and(|reason| reason.contains("1 points"))
+    });
+    assert_eq!(store.count(&Filter::default()).unwrap() as u64, daemon.points() + 1);
+    asked(&daemon, &["--replace"]);
+    until_done(&mut daemon);
+    assert_eq!(store.count(&Filter::default()).unwrap() as u64, daemon.points());
     verified(&daemon);
 }
