@@ -154,12 +154,16 @@ pub fn chunk_sections<V: BorderVectors>(
 ) -> Result<Vec<ChapterChunks>, V::Error> {
     let sizes = settings.sizes(content_tokens);
     let chapters = merge_into_chapters(sections, settings.min_chapter_words);
-    let tokens: Vec<Vec<Token>> = chapters.iter().map(|chapter| counter.tokens_in_pieces(&chapter.text)).collect();
-    let units: Vec<Vec<Unit>> = chapters
-        .iter()
-        .zip(&tokens)
-        .map(|(chapter, tokens)| splitter::units(&chapter.text, language, sizes.max, tokens))
-        .collect();
+    let lexical = matches!(settings.borders, Borders::Cheapest { likeness: Likeness::Lexical, .. });
+    let (mut units, mut tokens): (Vec<Vec<Unit>>, Vec<Vec<Token>>) = (Vec::new(), Vec::new());
+    for chapter in &chapters {
+        let of_chapter = counter.tokens_in_pieces(&chapter.text);
+        units.push(splitter::units(&chapter.text, language, sizes.max, &of_chapter));
+        // A large book's tokens take ten times the memory of its text.
+        if lexical {
+            tokens.push(of_chapter);
+        }
+    }
     let spans: Vec<Vec<TextSpan>> = match settings.borders {
         Borders::Packed => units
             .iter()
@@ -173,42 +177,19 @@ pub fn chunk_sections<V: BorderVectors>(
             greedy_by_sentences(&chapters, &units, sizes, threshold, |sentences| vectors.of_sentences(sentences))?
         }
         Borders::Cheapest { likeness, weights } => {
-            let aim = settings.aim(sizes);
             let likenesses = match likeness {
-                Likeness::None => units.iter().map(|units| vec![0.0; units.len()]).collect(),
+                Likeness::None => None,
                 Likeness::Lexical => {
-                    let tokenised = |(tokens, units)| Tokenised { tokens, units };
-                    let book: Vec<Tokenised> =
-                        tokens.iter().zip(&units).map(|(tokens, units)| tokenised((tokens, units))).collect();
+                    let chapters = tokens.iter().zip(&units);
+                    let book: Vec<Tokenised> = chapters.map(|(tokens, units)| Tokenised { tokens, units }).collect();
                     let lexicon = Lexicon::new(&book, |ids| vectors.of_tokens(ids))?;
-                    book.iter().map(|chapter| lexicon.likenesses(chapter, weights.reach)).collect()
+                    Some(book.iter().map(|chapter| lexicon.likenesses(chapter, weights.reach)).collect())
                 }
                 Likeness::Model => {
-                    likenesses_of_sentences(&chapters, &units, |sentences| vectors.of_sentences(sentences))?
+                    Some(likenesses_of_sentences(&chapters, &units, |sentences| vectors.of_sentences(sentences))?)
                 }
             };
-            let ranks = ranks_of_book(&likenesses);
-            chapters
-                .iter()
-                .zip(units.iter().zip(&ranks))
-                .map(|(chapter, (units, ranks))| {
-                    let costs: Vec<f64> = segment::gaps(&chapter.text, units, &chapter.sections)
-                        .into_iter()
-                        .zip(ranks)
-                        .map(|(gap, rank)| {
-                            let by_structure = match gap {
-                                Gap::Section => weights.section,
-                                Gap::Paragraph => weights.paragraph,
-                                Gap::Sentence => weights.sentence,
-                            };
-                            let by_likeness = weights.likeness * (rank - weights.quantile);
-                            by_structure + if likeness == Likeness::None { 0.0 } else { by_likeness }
-                        })
-                        .collect();
-                    let sizes: Vec<usize> = units.iter().map(|unit| unit.tokens).collect();
-                    splitter::spans(units, &segment::cheapest_starts(&sizes, &costs, aim, weights.size))
-                })
-                .collect()
+            cheapest(&chapters, &units, settings.aim(sizes), &weights, likenesses.as_deref())
         }
     };
     let chunked = chapters.into_iter().zip(spans).map(|(chapter, children)| {
@@ -216,6 +197,34 @@ pub fn chunk_sections<V: BorderVectors>(
         ChapterChunks { title, text, sections, children }
     });
     Ok(chunked.collect())
+}
+
+/// Each chapter's cheapest division; `likenesses` has one for each unit of each chapter, where there are any.
+fn cheapest(
+    chapters: &[Chapter],
+    units: &[Vec<Unit>],
+    aim: Aim,
+    weights: &Weights,
+    likenesses: Option<&[Vec<f32>]>,
+) -> Vec<Vec<TextSpan>> {
+    let ranks = likenesses.map(ranks_of_book);
+    let divide = |(index, chapter): (usize, &Chapter)| {
+        let units = &units[index];
+        let cost = |(unit, gap): (usize, Gap)| {
+            let by_structure = match gap {
+                Gap::Section => weights.section,
+                Gap::Paragraph => weights.paragraph,
+                Gap::Sentence => weights.sentence,
+            };
+            let rank = ranks.as_ref().map(|ranks| ranks[index][unit]);
+            by_structure + rank.map_or(0.0, |rank| weights.likeness * (rank - weights.quantile))
+        };
+        let gaps = segment::gaps(&chapter.text, units, &chapter.sections);
+        let costs: Vec<f64> = gaps.into_iter().enumerate().map(cost).collect();
+        let tokens: Vec<usize> = units.iter().map(|unit| unit.tokens).collect();
+        splitter::spans(units, &segment::cheapest_starts(&tokens, &costs, aim, weights.size))
+    };
+    chapters.iter().enumerate().map(divide).collect()
 }
 
 /// The ranks of all chapters' borders together; the first unit of a chapter has none to compare.

@@ -112,7 +112,7 @@ impl Config {
             &["structure", "lexical", "universal-semantic", "packed"],
         )?;
         one_of("chunking.parents", &self.chunking.parents, &["mean", "embed", "none"])?;
-        one_of("chunking.context", &self.chunking.context, &["none", "title", "path"])?;
+        one_of("chunking.context", &self.chunking.context, &["none", "path"])?;
         one_of("store.kind", &self.store.kind, &["embedded", "server", "memory"])?;
         ensure("library.path", !self.library.path.is_empty(), "must not be empty")?;
         ensure("library.formats", !self.library.formats.is_empty(), "must name at least one format")?;

@@ -137,7 +137,7 @@ pub struct ChunkingConfig {
     pub min_chapter_words: usize,
     /// The chapter's vector: `mean` of its children, `embed` (a pass of its own) or `none` (no parent points).
     pub parents: String,
-    /// What a chunk is embedded with: `none`, `title` (the book's) or `path` (the book's and its sections').
+    /// What a chunk is embedded with: `none`, or `path` (the titles of the book and of the chunk's sections).
     pub context: String,
 }
 

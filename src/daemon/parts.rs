@@ -293,7 +293,6 @@ pub fn ingest_settings(config: &Config, scratch_dir: PathBuf, mode: Mode) -> Ing
             _ => Parents::Mean,
         },
         context: match chunking.context.as_str() {
-            "title" => Context::Title,
             "path" => Context::Path,
             _ => Context::None,
         },

@@ -30,9 +30,8 @@ pub enum Parents {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Context {
     None,
-    /// The book's title.
-    Title,
-    /// The book's title and the titles of the sections that the child stands in.
+    /// The book's title and the titles of the sections that the child stands in. The title alone was measured, too, and
+    /// gained nothing (tests/RESULTS.md).
     Path,
 }
 
@@ -41,7 +40,7 @@ impl Context {
     pub fn tokens(self, content_tokens: usize) -> usize {
         match self {
             Context::None => 0,
-            Context::Title | Context::Path => (content_tokens / 8).min(64),
+            Context::Path => (content_tokens / 8).min(64),
         }
     }
 }
@@ -56,13 +55,11 @@ pub fn embedded_text<'a>(
     context_tokens: usize,
 ) -> Cow<'a, str> {
     let text = chapter.child_text(child);
-    let path = match context {
-        Context::None => return Cow::Borrowed(text),
-        Context::Title => &[],
-        Context::Path => chapter.path_of(child),
-    };
+    if context == Context::None {
+        return Cow::Borrowed(text);
+    }
     // A book whose only chapter bears its title says it once.
-    let titles = path.iter().map(String::as_str).filter(|title| *title != book_title);
+    let titles = chapter.path_of(child).iter().map(String::as_str).filter(|title| *title != book_title);
     let context = std::iter::once(book_title).chain(titles).collect::<Vec<_>>().join(" > ");
     // Two less: the blank line, and a cut that tokenises to one more.
     let ranges = counter.token_ranges(&context);
@@ -508,11 +505,10 @@ mod tests {
         let chapter = ChapterChunks { text, sections, ..ChapterChunks::default() };
         let embedded = |context, tokens| embedded_text(context, "Bees", &chapter, &child, &Words, tokens);
         assert_eq!(embedded(Context::None, 9), "Some passage.");
-        assert_eq!(embedded(Context::Title, 9), "Bees\n\nSome passage.");
         assert_eq!(embedded(Context::Path, 9), "Bees > Of honey\n\nSome passage.");
         assert_eq!(embedded(Context::Path, 5), "Bees > Of\n\nSome passage.");
         assert_eq!(embedded(Context::Path, 2), "Some passage.");
-        assert_eq!([Context::Path.tokens(254), Context::Title.tokens(8190), Context::None.tokens(254)], [31, 64, 0]);
+        assert_eq!([Context::Path.tokens(254), Context::Path.tokens(8190), Context::None.tokens(254)], [31, 64, 0]);
     }
 
     #[test]
