@@ -329,6 +329,13 @@ fn report(summary: &IngestSummary) -> ExitCode {
         summary.unchanged,
         summary.failed.len()
     );
+    if summary.embedded > 0 && !summary.worked.is_zero() {
+        println!(
+            "model at work {:.1} % of {:.1} s",
+            summary.model_at_work.as_secs_f64() / summary.worked.as_secs_f64() * 100.0,
+            summary.worked.as_secs_f64()
+        );
+    }
     if summary.adopted > 0 {
         println!("{} books were in the store already and are known again", summary.adopted);
     }

@@ -45,6 +45,8 @@ pub struct StatusSnapshot {
     /// Of the last minutes; 0 while nothing is embedded.
     pub tokens_per_second: f64,
     pub chunks_per_minute: f64,
+    /// The share of the last hour of work in which the model computed; None where there was none to speak of.
+    pub model_share: Option<f64>,
     /// Claiming is stopped by a person's word. Filled by the server from the queue itself.
     pub paused: bool,
     /// Removals held back because they are too many at once.
@@ -130,6 +132,8 @@ pub struct Totals {
     pub batches: u64,
     /// Seconds in which the model computed.
     pub busy_seconds: f64,
+    /// Seconds in which a job was in work and waited for neither the library nor the store.
+    pub working_seconds: f64,
     /// Seconds of the jobs that were done, by stage: `copy`, `extract`, `borders`, `embed`, `store`.
     pub stage_seconds: BTreeMap<String, f64>,
 }

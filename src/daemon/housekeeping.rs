@@ -100,7 +100,8 @@ fn answered(service: &Service, ping: &mut Option<Ping>) -> bool {
 
 fn sample(service: &Service, sampled: &mut Instant) {
     let (chunks, chunk_tokens) = service.parts.progress.embedded();
-    let counted = Counted { tokens: service.parts.embedder.counters().tokens, chunks, chunk_tokens };
+    let embedder = service.parts.embedder.counters();
+    let counted = Counted { tokens: embedder.tokens, chunks, chunk_tokens, model_seconds: embedder.busy_seconds };
     let passed = std::mem::replace(sampled, Instant::now()).elapsed();
     let busy = if meters::is_busy(&service.parts.progress.current()) { passed } else { Duration::ZERO };
     service.meters.sample(crate::clock::now_us(), counted, busy);

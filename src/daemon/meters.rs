@@ -34,6 +34,16 @@ pub(super) struct Counted {
     /// Chunks of books, and their tokens.
     pub chunks: u64,
     pub chunk_tokens: u64,
+    /// Seconds in which the model computed.
+    pub model_seconds: f64,
+}
+
+/// About a minute with work.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Step {
+    chunk_tokens: f64,
+    seconds: f64,
+    model_seconds: f64,
 }
 
 #[derive(Debug, Default)]
@@ -41,8 +51,8 @@ struct State {
     counted: Counted,
     totals: Totals,
     history: VecDeque<HistoryRow>,
-    /// (tokens of chunks, seconds with work), the last one still growing.
-    steps: VecDeque<(f64, f64)>,
+    /// The last one still grows.
+    steps: VecDeque<Step>,
     errors: VecDeque<RecentError>,
 }
 
@@ -70,13 +80,15 @@ impl Meters {
         row.tokens += tokens;
         row.chunks += chunks;
         if chunk_tokens > 0 || !busy.is_zero() {
-            if state.steps.back().is_none_or(|step| step.1 >= STEP_SECONDS) {
-                state.steps.push_back((0.0, 0.0));
+            if state.steps.back().is_none_or(|step| step.seconds >= STEP_SECONDS) {
+                state.steps.push_back(Step::default());
             }
             if let Some(step) = state.steps.back_mut() {
-                step.0 += chunk_tokens as f64;
-                step.1 += busy.as_secs_f64();
+                step.chunk_tokens += chunk_tokens as f64;
+                step.seconds += busy.as_secs_f64();
+                step.model_seconds += (counted.model_seconds - before.model_seconds).max(0.0);
             }
+            state.totals.working_seconds += busy.as_secs_f64();
             while state.steps.len() > STEPS {
                 state.steps.pop_front();
             }
@@ -167,7 +179,18 @@ impl Meters {
 
     /// (tokens of chunks, seconds with work) of the last hour of work, a minute each.
     pub(super) fn steps(&self) -> Vec<(f64, f64)> {
-        self.lock().steps.iter().copied().filter(|step| step.1 >= SHORTEST_STEP).collect()
+        let state = self.lock();
+        let long = state.steps.iter().filter(|step| step.seconds >= SHORTEST_STEP);
+        long.map(|step| (step.chunk_tokens, step.seconds)).collect()
+    }
+
+    /// The share of the last hour of work in which the model computed; None where there was none to speak of.
+    pub(super) fn model_share(&self) -> Option<f64> {
+        let state = self.lock();
+        let seconds: f64 = state.steps.iter().map(|step| step.seconds).sum();
+        let model_seconds: f64 = state.steps.iter().map(|step| step.model_seconds).sum();
+        // A batch counts as a whole when it ends.
+        (seconds >= SHORTEST_STEP).then(|| (model_seconds / seconds).min(1.0))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -229,7 +252,7 @@ mod tests {
     const MINUTE: i64 = 60_000_000;
 
     fn counted(tokens: u64, chunks: u64) -> Counted {
-        Counted { tokens, chunks, chunk_tokens: tokens / 2 }
+        Counted { tokens, chunks, chunk_tokens: tokens / 2, model_seconds: tokens as f64 / 2500.0 }
     }
 
     #[test]
@@ -262,6 +285,8 @@ mod tests {
             meters.sample(second * 1_000_000, counted(2000 * 150, 0), Duration::ZERO);
         }
         assert_eq!(meters.steps(), [(60_000.0, 60.0), (60_000.0, 60.0), (30_000.0, 30.0)]);
+        assert!((meters.model_share().unwrap() - 0.8).abs() < 1e-9, "2,000 of 2,500 tokens a second");
+        assert_eq!(Meters::new().model_share(), None);
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub struct IngestSummary {
     pub adopted: usize,
     pub unchanged: usize,
     pub failed: Vec<String>,
+    /// From the start of the first job to the end of the last, and how long the model computed in it.
+    pub worked: Duration,
+    pub model_at_work: Duration,
     pub interrupted: bool,
     /// Jobs that are still to be done: given back, or waiting for their next try.
     pub remaining: u64,
@@ -57,11 +60,15 @@ pub fn ingest_paths(config: &Config, paths: &[PathBuf], bar: &ProgressBar) -> Re
     let summary = Arc::new(Mutex::new(IngestSummary { failed: refused, ..IngestSummary::default() }));
     let finished = Arc::new(AtomicUsize::new(0));
     let (of_worker, counter) = (summary.clone(), finished.clone());
+    let (started, embedder) = (Instant::now(), parts.embedder.clone());
+    let busy_before = embedder.counters().busy_seconds;
     let workers = Workers::spawn(
         &parts.ingestor,
         WorkerSettings { workers: config.ingest.workers, until_idle: true },
         move |job, result| {
             let mut summary = of_worker.lock().unwrap_or_else(PoisonError::into_inner);
+            summary.worked = started.elapsed();
+            summary.model_at_work = Duration::from_secs_f64((embedder.counters().busy_seconds - busy_before).max(0.0));
             match result {
                 Ok(done) => match done.report.outcome {
                     Outcome::Embedded => summary.embedded += 1,

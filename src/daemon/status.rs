@@ -93,6 +93,7 @@ pub(super) fn status_of(service: &Service) -> StatusSnapshot {
         store,
         tokens_per_second: service.meters.tokens_per_second(),
         chunks_per_minute: service.meters.chunks_per_minute(),
+        model_share: service.meters.model_share(),
         queue: stats,
         paused: stats.paused,
         removals_waiting: shelf.removals_waiting,

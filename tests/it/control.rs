@@ -496,6 +496,7 @@ fn full_status() -> StatusSnapshot {
         },
         tokens_per_second: 12_345.6,
         chunks_per_minute: 1480.2,
+        model_share: Some(0.963),
         gpu: Some(GpuStatus {
             name: "NVIDIA GeForce RTX 3060".into(),
             utilisation_percent: Some(97),

@@ -245,6 +245,12 @@ impl Page {
         let busy = Counter::new("alexandria_embedder_busy_seconds_total", "Seconds in which the model computed.")?;
         busy.inc_by(totals.busy_seconds.max(0.0));
         self.0.register(Box::new(busy))?;
+        let working = Counter::new(
+            "alexandria_working_seconds_total",
+            "Seconds in which a job was in work and waited for neither the library nor the store.",
+        )?;
+        working.inc_by(totals.working_seconds.max(0.0));
+        self.0.register(Box::new(working))?;
         self.gauge(
             "alexandria_embedder_batch_limit_tokens",
             "Tokens that a batch has at most, as of now.",

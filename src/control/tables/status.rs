@@ -120,10 +120,16 @@ pub fn status(status: &StatusSnapshot, view: View) -> String {
     finish(&table)
 }
 
-/// Tokens and chunks by the time of the last minute.
+/// Tokens and chunks by the time of the last minute; the model's share of the last hour of work.
 pub(super) fn speed(status: &StatusSnapshot) -> String {
     let rate = |rate: f64| number(rate.round().max(0.0) as u64);
-    format!("{} tokens/s · {} chunks/min", rate(status.tokens_per_second), rate(status.chunks_per_minute))
+    let share = status.model_share.map(|share| format!(" · model at work {:.0} % of the time", share * 100.0));
+    format!(
+        "{} tokens/s · {} chunks/min{}",
+        rate(status.tokens_per_second),
+        rate(status.chunks_per_minute),
+        share.unwrap_or_default()
+    )
 }
 
 /// How long it takes, how sure that is, and what it is made of.
