@@ -361,7 +361,7 @@ fn a_server_that_refuses_the_switch_loses_nothing() {
 }
 
 #[test]
-fn another_model_writes_a_collection_of_its_own_and_the_live_one_stays_for_its_readers() {
+fn slow_another_model_writes_a_collection_of_its_own_and_the_live_one_stays_for_its_readers() {
     let folder = folder(&["Bees", "Ships", "Rivers"]);
     let mut daemon = daemon(folder.path());
     daemon.start();
@@ -399,7 +399,7 @@ fn another_model_writes_a_collection_of_its_own_and_the_live_one_stays_for_its_r
 }
 
 #[test]
-fn another_model_on_a_server_leaves_its_readers_the_old_collection_until_the_switch() {
+fn slow_another_model_on_a_server_leaves_its_readers_the_old_collection_until_the_switch() {
     let server = FakeQdrant::new(None);
     let folder = folder(&["Bees", "Ships"]);
     let mut daemon = daemon(folder.path());
