@@ -6,7 +6,7 @@ use crate::daemon::random::split_mix_64;
 
 /// How often the queries are drawn anew.
 const RESAMPLES: usize = 2000;
-const SEED: u64 = 0x5eed_0fa1_e8;
+const SEED: u64 = 0x005e_ed0f_a1e8;
 /// What an interval leaves out on either side.
 const TAIL: f64 = 0.025;
 
