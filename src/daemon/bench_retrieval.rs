@@ -24,7 +24,7 @@ use nix::sys::resource::UsageWho;
 use rayon::prelude::*;
 
 use self::labels::LabelledBook;
-use self::methods::{Family, Method, REFERENCE, Size, chosen, methods};
+use self::methods::{Base, Chapters, Method, Size, chosen, methods};
 use self::metrics::{MEASURES, Scores};
 use self::passages::{Collection, Maker};
 use self::questions::{ACROSS, Form, Group, Question, family_and_language, groups, untranslated_share};
@@ -42,9 +42,6 @@ use crate::extract::sandbox::Sandbox;
 
 /// A translation with more of its original's text than this is not searched: it would be measured twice.
 const MAX_UNTRANSLATED: f64 = 0.5;
-
-/// Methods whose mean size is no farther from the reference's compete for the best.
-const SIZE_TOLERANCE: f64 = 0.05;
 
 /// What `bench --retrieval` is asked for.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +69,7 @@ pub fn bench_retrieval(config: &Config, settings: &RetrievalSettings, json: bool
 /// A method's figures as they come in: once for each way to judge it.
 struct Judging {
     name: String,
-    family: Family,
+    base: Base,
     judged: Judged,
     languages: Vec<LanguageRow>,
     /// By the index of the group of questions.
@@ -107,20 +104,21 @@ fn run(config: &Config, settings: &RetrievalSettings) -> Result<RetrievalReport,
         vectors: &mut vectors,
         min_chapter_words: sizes.min_chapter_words,
     };
-    let mut means: BTreeMap<&str, f64> = BTreeMap::new();
-    if chosen.iter().any(|method| method.size == Size::LikeReference) {
-        let reference = methods(&sizes).into_iter().find(|method| method.name == REFERENCE);
-        for (method, (language, books)) in
-            reference.iter().flat_map(|method| languages.iter().map(move |at| (method, at)))
-        {
-            means.insert(language, maker.mean_tokens(&method.cut, books, None)?);
+    let mut means: BTreeMap<(&str, &str), f64> = BTreeMap::new();
+    let all = methods(&sizes);
+    for method in all.iter().filter(|of| chosen.iter().any(|other| other.size.is_like(&of.name))) {
+        for (language, books) in &languages {
+            means.insert((&method.name, language), maker.mean_tokens(&method.cut, books, None)?);
         }
     }
     let mut rows: Vec<Judging> = Vec::new();
     for method in &chosen {
         let mut judgings = Judging::of(method);
         for (language, indices) in &languages {
-            let mean = means.get(language).copied().unwrap_or_default();
+            let mean = match method.size {
+                Size::Own => None,
+                Size::Like(other) => means.get(&(other, *language)).copied(),
+            };
             let collection = maker.make(method, indices, mean)?;
             let here = || asked.iter().zip(&asked_vectors).enumerate().filter(|(_, (group, _))| group.to == *language);
             for judging in &mut judgings {
@@ -156,20 +154,18 @@ fn run(config: &Config, settings: &RetrievalSettings) -> Result<RetrievalReport,
 impl Judging {
     /// Where chapters are in the list, in a second row they answer for the sections that they overlap.
     fn of(method: &Method) -> Vec<Self> {
-        let new = |name: String, judged| {
-            let family = method.family();
-            Self { name, family, judged, languages: Vec::new(), scores: BTreeMap::new() }
+        let new = |name: String, judged| Self {
+            name,
+            base: method.base,
+            judged,
+            languages: Vec::new(),
+            scores: BTreeMap::new(),
         };
         let mut judgings = vec![new(method.name.clone(), Judged::Passages)];
-        if method.family() == Family::Chapters {
+        if method.chapters != Chapters::Absent {
             judgings.push(new(format!("{}, judged too", method.name), Judged::All));
         }
         judgings
-    }
-
-    fn mean_tokens(&self) -> f64 {
-        let passages: usize = self.languages.iter().map(|row| row.passages).sum();
-        self.languages.iter().map(|row| row.tokens).sum::<usize>() as f64 / passages.max(1) as f64
     }
 }
 
@@ -255,14 +251,7 @@ fn shown_groups(asked: &[Group]) -> Vec<(String, Form, Vec<usize>)> {
 
 /// Estimates and comparisons, for all groups.
 fn judged_rows(rows: Vec<Judging>, asked: &[Group]) -> Vec<MethodRow> {
-    let reference = rows.iter().find(|row| row.name == REFERENCE).map(Judging::mean_tokens);
-    let is_of_size =
-        |row: &Judging| reference.is_none_or(|reference| (row.mean_tokens() / reference - 1.0).abs() <= SIZE_TOLERANCE);
-    let family = |row: &Judging| match row.family {
-        Family::Borders if !is_of_size(row) => Family::OtherSize,
-        family => family,
-    };
-    let methods: Vec<(String, Family)> = rows.iter().map(|row| (row.name.clone(), family(row))).collect();
+    let methods: Vec<(String, Base)> = rows.iter().map(|row| (row.name.clone(), row.base)).collect();
     let mut results: Vec<Vec<_>> = rows.iter().map(|_| Vec::new()).collect();
     for (name, form, indices) in shown_groups(asked) {
         let of_row = |row: &Judging| indices.iter().flat_map(|index| row.scores[index].iter().copied()).collect();

@@ -2,8 +2,10 @@
 
 use crate::chunk::{self, Borders, ChunkSettings, Likeness, Weights};
 
-/// The method that parents and contexts are tried with, and whose mean size the others of "same size" have.
-pub const REFERENCE: &str = "universal-semantic";
+/// The contract's rule.
+pub const CONTRACT: &str = "universal-semantic";
+/// The service's default: chapters and contexts are tried with it.
+pub const DEFAULT: &str = "structure";
 
 /// The contract's threshold.
 const THRESHOLD: f32 = 0.55;
@@ -19,14 +21,19 @@ pub enum Cut {
     Paragraphs,
 }
 
-/// How large passages are.
+/// How large passages are. Among fewer, larger ones everything is found more easily, so only like sizes compete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
     /// By the method's own settings.
     Own,
-    /// The size that is aimed at, or else the largest (and with it the smallest), is set so that the mean is the
-    /// reference's, in each language.
-    LikeReference,
+    /// Fitted, so that the mean is that of the method with this name, in each language.
+    Like(&'static str),
+}
+
+impl Size {
+    pub fn is_like(self, name: &str) -> bool {
+        matches!(self, Self::Like(like) if like == name)
+    }
 }
 
 /// Whether chapters are results, too, and where their vectors come from.
@@ -48,15 +55,11 @@ pub enum Context {
 
 /// What a method is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// The best of this family.
-    Borders,
-    /// The same, but it is not of the reference's size, so it is not the best: larger passages are found more easily.
-    OtherSize,
-    /// The reference.
-    Chapters,
-    /// The reference.
-    Context,
+pub enum Base {
+    /// The best of those that have this method's size.
+    BestOf(&'static str),
+    /// One method.
+    Method(&'static str),
 }
 
 /// One way to make a collection's passages.
@@ -67,19 +70,18 @@ pub struct Method {
     pub size: Size,
     pub chapters: Chapters,
     pub context: Context,
+    pub base: Base,
 }
 
 impl Method {
-    fn new(name: &str, cut: Cut, size: Size) -> Self {
-        Self { name: name.to_owned(), cut, size, chapters: Chapters::Absent, context: Context::Bare }
+    fn own_size(name: &'static str, cut: Cut) -> Self {
+        let base = if [CONTRACT, DEFAULT].contains(&name) { Base::BestOf(name) } else { Base::Method(DEFAULT) };
+        let (chapters, context) = (Chapters::Absent, Context::Bare);
+        Self { name: name.to_owned(), cut, size: Size::Own, chapters, context, base }
     }
 
-    pub fn family(&self) -> Family {
-        match (self.chapters, self.context) {
-            (Chapters::Absent, Context::Bare) => Family::Borders,
-            (Chapters::Absent, _) => Family::Context,
-            _ => Family::Chapters,
-        }
+    fn like(size: &'static str, name: &'static str, cut: Cut) -> Self {
+        Self { size: Size::Like(size), base: Base::BestOf(size), ..Self::own_size(name, cut) }
     }
 
     /// Changes one parameter; says what is wrong where it cannot.
@@ -114,14 +116,20 @@ impl Method {
     }
 }
 
-/// The settings with another size: the one that is aimed at, where there is one, else the largest, and the smallest with it.
-pub fn of_size(from: &ChunkSettings, tokens: usize) -> ChunkSettings {
-    let words = (tokens as f64 * 1000.0 / chunk::words_as_tokens(1000) as f64).round() as usize;
+/// The settings with another size: the one that is aimed at; or the least, from which on the contract's rule may cut; or
+/// the greatest, and the least with it. `limit` is what the model takes.
+pub fn of_size(from: &ChunkSettings, tokens: usize, limit: usize) -> ChunkSettings {
+    let words = |tokens: f64| (tokens * 1000.0 / chunk::words_as_tokens(1000) as f64).round() as usize;
     let mut settings = from.clone();
     match settings.borders {
-        Borders::Cheapest { .. } => settings.target_words = words,
-        Borders::UniversalSemantic { .. } | Borders::Packed => {
-            settings.max_words = words;
+        Borders::Cheapest { .. } => settings.target_words = words(tokens as f64),
+        Borders::UniversalSemantic { .. } => {
+            // The least shrinks with the greatest where the model takes less than that.
+            let greatest = chunk::words_as_tokens(from.max_words);
+            settings.min_words = words(tokens as f64 * greatest as f64 / greatest.min(limit).max(1) as f64);
+        }
+        Borders::Packed => {
+            settings.max_words = words(tokens as f64);
             settings.min_words = (settings.max_words * from.min_words) / from.max_words.max(1);
         }
     }
@@ -137,6 +145,7 @@ pub fn chosen(sizes: &ChunkSettings, asked: &[String]) -> Result<Vec<Method>, St
     let one = |text: &String| {
         let mut parts = text.split(':');
         let name = parts.next().unwrap_or_default();
+        let with_parameters = name.len() < text.len();
         let Some(mut method) = all.iter().find(|method| method.name == name).cloned() else {
             let known: Vec<&str> = all.iter().map(|method| method.name.as_str()).collect();
             return Err(format!("there is no method '{name}'; there are {}", known.join(", ")));
@@ -146,6 +155,9 @@ pub fn chosen(sizes: &ChunkSettings, asked: &[String]) -> Result<Vec<Method>, St
             method.set(key, value).map_err(|reason| format!("the method '{text}': {reason}"))?;
         }
         method.name.clone_from(text);
+        if with_parameters && method.size == Size::Own {
+            method.base = Base::Method(DEFAULT);
+        }
         Ok(method)
     };
     asked.iter().map(one).collect()
@@ -155,20 +167,30 @@ pub fn chosen(sizes: &ChunkSettings, asked: &[String]) -> Result<Vec<Method>, St
 pub fn methods(sizes: &ChunkSettings) -> Vec<Method> {
     let service = |borders| Cut::Service(ChunkSettings { borders, ..sizes.clone() });
     let cheapest = |likeness| service(Borders::Cheapest { likeness, weights: Weights::default() });
-    let reference = || service(Borders::UniversalSemantic { threshold: THRESHOLD });
-    let with = |name, chapters, context| Method { chapters, context, ..Method::new(name, reference(), Size::Own) };
+    let semantic = || service(Borders::UniversalSemantic { threshold: THRESHOLD });
+    let packed = || service(Borders::Packed);
+    let structure = || cheapest(Likeness::None);
+    let with = |name, chapters, context| Method {
+        chapters,
+        context,
+        base: Base::Method(DEFAULT),
+        ..Method::own_size(name, structure())
+    };
     vec![
-        Method::new(REFERENCE, reference(), Size::Own),
-        Method::new("packed", service(Borders::Packed), Size::Own),
-        Method::new("packed-same-size", service(Borders::Packed), Size::LikeReference),
-        Method::new("windows", Cut::Windows { overlap: 0.0 }, Size::LikeReference),
-        Method::new("windows-overlap", Cut::Windows { overlap: 0.2 }, Size::LikeReference),
-        Method::new("paragraphs", Cut::Paragraphs, Size::LikeReference),
-        Method::new("structure", cheapest(Likeness::None), Size::LikeReference),
-        Method::new("lexical", cheapest(Likeness::Lexical), Size::LikeReference),
-        Method::new("semantic", cheapest(Likeness::Model), Size::LikeReference),
-        Method::new("structure-own-size", cheapest(Likeness::None), Size::Own),
-        Method::new("lexical-own-size", cheapest(Likeness::Lexical), Size::Own),
+        Method::own_size(DEFAULT, structure()),
+        Method::like(DEFAULT, "lexical", cheapest(Likeness::Lexical)),
+        Method::like(DEFAULT, "semantic", cheapest(Likeness::Model)),
+        Method::like(DEFAULT, "universal-semantic-larger", semantic()),
+        Method::like(DEFAULT, "paragraphs", Cut::Paragraphs),
+        Method::like(DEFAULT, "packed-same-size", packed()),
+        Method::like(DEFAULT, "windows", Cut::Windows { overlap: 0.0 }),
+        Method::like(DEFAULT, "windows-overlap", Cut::Windows { overlap: 0.2 }),
+        Method::own_size(CONTRACT, semantic()),
+        Method::like(CONTRACT, "structure-smaller", structure()),
+        Method::like(CONTRACT, "lexical-smaller", cheapest(Likeness::Lexical)),
+        Method::like(CONTRACT, "paragraphs-smaller", Cut::Paragraphs),
+        Method::like(CONTRACT, "windows-smaller", Cut::Windows { overlap: 0.0 }),
+        Method::own_size("packed", packed()),
         with("chapters-mean", Chapters::MeanOfPassages, Context::Bare),
         with("chapters-own-pass", Chapters::OwnPass, Context::Bare),
         with("with-title", Chapters::Absent, Context::Title),
@@ -203,7 +225,7 @@ mod tests {
         assert_eq!(found[1].cut, Cut::Windows { overlap: 0.5 });
         assert_eq!(chosen(&sizes(), &[]).unwrap().len(), methods(&sizes()).len());
         for (asked, reason) in [
-            ("holes", "there is no method 'holes'; there are universal-semantic, "),
+            ("holes", "there is no method 'holes'; there are structure, lexical, "),
             ("windows:target=3", "the method 'windows:target=3': 'target' is none of its parameters"),
             ("lexical:target", "'' is no number"),
         ] {
@@ -213,13 +235,25 @@ mod tests {
     }
 
     #[test]
+    fn what_has_a_size_of_its_own_does_not_compete() {
+        let base = |asked: &str| chosen(&sizes(), &[asked.to_owned()]).unwrap()[0].base;
+        assert_eq!(base("structure"), Base::BestOf(DEFAULT));
+        assert_eq!(base("windows"), Base::BestOf(DEFAULT));
+        assert_eq!(base("lexical:quantile=0.3"), Base::BestOf(DEFAULT), "its size is fitted all the same");
+        assert_eq!(base("structure:target=100"), Base::Method(DEFAULT));
+        assert_eq!(base("packed"), Base::Method(DEFAULT));
+        assert_eq!(base("chapters-mean"), Base::Method(DEFAULT));
+    }
+
+    #[test]
     fn another_size_is_aimed_at_or_scales_the_greatest_and_the_least() {
-        let packed = of_size(&sizes(), 63);
+        let packed = of_size(&sizes(), 63, 254);
         assert_eq!((packed.min_words, packed.max_words), (7, 47));
-        let aimed = ChunkSettings {
-            borders: Borders::Cheapest { likeness: Likeness::None, weights: Weights::default() },
-            ..sizes()
-        };
-        assert_eq!(of_size(&aimed, 127).target_words, 95);
+        let with = |borders| of_size(&ChunkSettings { borders, ..sizes() }, 127, 254);
+        let aimed = with(Borders::Cheapest { likeness: Likeness::None, weights: Weights::default() });
+        assert_eq!((aimed.target_words, aimed.min_words, aimed.max_words), (95, 200, 1200));
+        // 127 tokens are half of what the model takes, 600 words half of the greatest.
+        let semantic = with(Borders::UniversalSemantic { threshold: 0.55 });
+        assert_eq!((semantic.min_words, semantic.max_words), (600, 1200));
     }
 }

@@ -6,7 +6,7 @@ use nix::sys::resource::UsageWho;
 
 use super::cut::{Tokens, fit_size};
 use super::labels::{LabelledBook, letters, overlap, plain_bytes};
-use super::methods::{Chapters, Context, Cut, Method, Size, of_size};
+use super::methods::{Chapters, Context, Cut, Method, of_size};
 use super::vectors::Vectors;
 use crate::chunk::{BorderVectors, chunk_sections, merge_into_chapters};
 use crate::daemon::DaemonError;
@@ -63,12 +63,10 @@ pub struct Maker<'a, 'b> {
 }
 
 impl Maker<'_, '_> {
-    /// Cuts the books with these indices and embeds the passages. `mean` is the reference's mean size in this language.
-    pub fn make(&mut self, method: &Method, books: &[usize], mean: f64) -> Result<Collection, DaemonError> {
-        let size = match method.size {
-            Size::Own => None,
-            Size::LikeReference => Some(self.fit(&method.cut, books, mean)?),
-        };
+    /// Cuts the books with these indices and embeds the passages. `mean` is the mean size to fit, where the
+    /// method has none of its own.
+    pub fn make(&mut self, method: &Method, books: &[usize], mean: Option<f64>) -> Result<Collection, DaemonError> {
+        let size = mean.map(|mean| self.fit(&method.cut, books, mean)).transpose()?;
         let mut collection = Collection::default();
         for &book in books {
             let (chapters, border_seconds) = self.cut(&method.cut, book, size)?;
@@ -104,7 +102,7 @@ impl Maker<'_, '_> {
         let chapters = match cut {
             Cut::Service(settings) => {
                 let limit = self.tokenizer.content_tokens();
-                let settings = size.map_or_else(|| settings.clone(), |size| of_size(settings, size));
+                let settings = size.map_or_else(|| settings.clone(), |size| of_size(settings, size, limit));
                 let mut charging = Charging { vectors: self.vectors, seconds: 0.0 };
                 let (sections, language) = (&labelled.sections, &labelled.language);
                 let cut = chunk_sections(sections, language, &settings, self.tokenizer, limit, &mut charging)?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::bootstrap::{Estimate, Resamples};
 use super::labels::Counts;
-use super::methods::{Family, REFERENCE};
+use super::methods::Base;
 use super::metrics::{MEASURES, NDCG, Scores, TEXT};
 
 /// A book, and what its headings gave.
@@ -41,7 +41,9 @@ pub struct ResultRow {
     pub questions: usize,
     /// In the order of the report's `measures`.
     pub estimates: Vec<Estimate>,
-    /// What this method is compared with; None where it is the one that others are compared with.
+    /// By nDCG@10 of those of its size.
+    pub best: bool,
+    /// What this method is compared with; None where it is the best, or what it is compared with was not run.
     pub compared_with: Option<String>,
     /// To that, question by question, in the order of the report's `measures`.
     pub differences: Vec<Estimate>,
@@ -87,7 +89,7 @@ pub struct GroupScores {
 }
 
 /// Means, intervals and differences of one group, a row a method.
-pub fn judge(group: &GroupScores, methods: &[(String, Family)]) -> Vec<ResultRow> {
+pub fn judge(group: &GroupScores, methods: &[(String, Base)]) -> Vec<ResultRow> {
     let resamples = Resamples::new(group.scores.first().map_or(0, Vec::len));
     let columns: Vec<Vec<Vec<f64>>> = group
         .scores
@@ -95,16 +97,18 @@ pub fn judge(group: &GroupScores, methods: &[(String, Family)]) -> Vec<ResultRow
         .map(|scores| (0..MEASURES.len()).map(|measure| scores.iter().map(|of| of[measure]).collect()).collect())
         .collect();
     let total = |method: usize| columns[method][NDCG].iter().sum::<f64>();
-    let best = (0..methods.len())
-        .filter(|&method| methods[method].1 == Family::Borders)
-        .reduce(|best, method| if total(method) > total(best) { method } else { best });
-    let reference = methods.iter().position(|(name, _)| name == REFERENCE);
-    let rows = methods.iter().enumerate().map(|(method, (_, family))| {
-        let base = match family {
-            Family::Borders | Family::OtherSize => best,
-            Family::Chapters | Family::Context => reference,
+    let named = |wanted: &str| methods.iter().position(|(name, _)| name == wanted);
+    let best_of = |class: Base| {
+        let of_class = (0..methods.len()).filter(|&method| methods[method].1 == class);
+        of_class.reduce(|best, method| if total(method) > total(best) { method } else { best })
+    };
+    let rows = methods.iter().enumerate().map(|(method, (_, base))| {
+        let base = match base {
+            Base::BestOf(_) => best_of(*base),
+            Base::Method(name) => named(name),
         };
-        let base = base.filter(|&base| base != method);
+        let best = base == Some(method);
+        let base = base.filter(|_| !best);
         let own = &columns[method];
         let difference = |base: usize, measure: usize| resamples.difference(&own[measure], &columns[base][measure]);
         ResultRow {
@@ -112,6 +116,7 @@ pub fn judge(group: &GroupScores, methods: &[(String, Family)]) -> Vec<ResultRow
             form: group.form,
             questions: group.scores[method].len(),
             estimates: own.iter().map(|column| resamples.estimate(column)).collect(),
+            best,
             compared_with: base.map(|base| methods[base].0.clone()),
             differences: base
                 .into_iter()
@@ -227,7 +232,7 @@ fn result_table(report: &RetrievalReport, group: &str, form: &str, out: &mut Str
             "| {} | {} | {} | {} | {} |",
             method.name,
             cells.join(" | "),
-            result.compared_with.as_deref().unwrap_or("(the best)"),
+            result.compared_with.as_deref().unwrap_or(if result.best { "(the best)" } else { "" }),
             differences[0],
             differences[1]
         );
@@ -249,9 +254,10 @@ fn difference(of: &Estimate) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::bench_retrieval::methods::{CONTRACT, DEFAULT};
 
     #[test]
-    fn the_best_borders_are_what_others_are_compared_with() {
+    fn the_best_of_a_size_is_what_others_of_it_are_compared_with() {
         let scores = |ndcg: f64| (0..50).map(|n| [0.0, 0.0, 0.0, 0.0, ndcg + f64::from(n % 5) / 100.0, 0.0]).collect();
         let group = GroupScores {
             group: "en-en".into(),
@@ -259,23 +265,23 @@ mod tests {
             scores: vec![scores(0.5), scores(0.6), scores(0.9), scores(0.59)],
         };
         let methods = [
-            (REFERENCE, Family::Borders),
-            ("other", Family::Borders),
-            ("larger", Family::OtherSize),
-            ("chapters", Family::Chapters),
+            (DEFAULT, Base::BestOf(DEFAULT)),
+            ("other", Base::BestOf(DEFAULT)),
+            ("larger", Base::Method(DEFAULT)),
+            ("smaller", Base::BestOf(CONTRACT)),
         ];
-        let rows = judge(&group, &methods.map(|(name, family)| (name.to_owned(), family)));
+        let rows = judge(&group, &methods.map(|(name, base)| (name.to_owned(), base)));
         let shown: Vec<_> = rows
             .iter()
             .map(|row| (row.compared_with.as_deref(), row.differences.get(NDCG).map(|of| (of.mean * 100.0).round())))
             .collect();
-        let expected =
-            [(Some("other"), Some(-10.0)), (None, None), (Some("other"), Some(30.0)), (Some(REFERENCE), Some(9.0))];
+        let expected = [(Some("other"), Some(-10.0)), (None, None), (Some(DEFAULT), Some(40.0)), (None, None)];
         assert_eq!(shown, expected);
         assert_eq!(rows[0].questions, 50);
         assert!((rows[1].estimates[NDCG].mean - 0.62).abs() < 1e-9);
         assert!(difference(&rows[0].differences[NDCG]).ends_with("**worse**"));
-        assert!(difference(&rows[3].differences[NDCG]).ends_with("**better**"));
-        assert_eq!(difference(&rows[3].differences[TEXT]), "+0.000 (+0.000 to +0.000)");
+        assert!(difference(&rows[2].differences[NDCG]).ends_with("**better**"));
+        assert_eq!(rows.iter().map(|row| row.best).collect::<Vec<_>>(), [false, true, false, true]);
+        assert_eq!(difference(&rows[2].differences[TEXT]), "+0.000 (+0.000 to +0.000)");
     }
 }
