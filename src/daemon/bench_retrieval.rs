@@ -170,10 +170,9 @@ impl Judging {
 }
 
 /// The books with their labels, the indices of those that are searched, and what was left out.
-fn read_books(
-    sandbox: &Sandbox,
-    settings: &RetrievalSettings,
-) -> Result<(Vec<LabelledBook>, Vec<usize>, Vec<String>), DaemonError> {
+type ReadBooks = (Vec<LabelledBook>, Vec<usize>, Vec<String>);
+
+fn read_books(sandbox: &Sandbox, settings: &RetrievalSettings) -> Result<ReadBooks, DaemonError> {
     let mut books = Vec::new();
     for path in settings.books.iter().chain(&settings.asking) {
         books.push(read_book(sandbox, path)?);

@@ -267,12 +267,12 @@ mod tests {
 
     #[test]
     fn places_count_what_is_no_whitespace_over_all_chapters() {
-        let chapter = |text: &str, ranges: &[Range<usize>]| ChapterChunks {
+        let chapter = |text: &str, ranges: &[(usize, usize)]| ChapterChunks {
             text: text.into(),
-            children: ranges.iter().map(|range| TextSpan { range: range.clone(), tokens: 1 }).collect(),
+            children: ranges.iter().map(|&(start, end)| TextSpan { range: start..end, tokens: 1 }).collect(),
             ..ChapterChunks::default()
         };
-        let places = places(&[chapter("ab cd\n\nef", &[0..5, 3..9]), chapter("日 x", &[0..5])]);
+        let places = places(&[chapter("ab cd\n\nef", &[(0, 5), (3, 9)]), chapter("日 x", &[(0, 5)])]);
         assert_eq!((places[0].place.clone(), places[1].place.clone()), (0..6, 6..10));
         assert_eq!(places[0].children, [0..4, 2..6]);
         assert_eq!(places[1].children[0], 6..10);
