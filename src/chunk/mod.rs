@@ -52,6 +52,8 @@ pub enum Likeness {
 /// What borders and sizes cost, for [`Borders::Cheapest`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Weights {
+    /// The target is at most this share of the greatest size: without room above it no border could be chosen.
+    pub fullness: f64,
     /// What a chunk of e times the target, or an e-th of it, costs.
     pub size: f64,
     /// What a border costs at a section's start, at a paragraph's, and between sentences.
@@ -68,7 +70,16 @@ pub struct Weights {
 
 impl Default for Weights {
     fn default() -> Self {
-        Self { size: 1.0, section: -0.5, paragraph: 0.0, sentence: 0.5, likeness: 1.0, quantile: 0.5, reach: 80 }
+        Self {
+            fullness: 0.6,
+            size: 1.0,
+            section: -0.5,
+            paragraph: 0.0,
+            sentence: 0.5,
+            likeness: 1.0,
+            quantile: 0.5,
+            reach: 80,
+        }
     }
 }
 
@@ -130,10 +141,11 @@ impl ChunkSettings {
     }
 
     /// The target does not shrink in proportion: chunks of 130 to 190 tokens are found best whatever the model takes
-    /// (tests/RESULTS.md). But there must be room above it, or no border could be chosen.
-    fn aim(&self, sizes: Sizes) -> Aim {
+    /// (tests/RESULTS.md).
+    fn aim(&self, sizes: Sizes, fullness: f64) -> Aim {
         let Sizes { min, max } = sizes;
-        Aim { min, target: words_as_tokens(self.target_words).min(max * 3 / 5).max(min), max }
+        let fullest = (max as f64 * fullness).round() as usize;
+        Aim { min, target: words_as_tokens(self.target_words).min(fullest).max(min), max }
     }
 }
 
@@ -189,7 +201,7 @@ pub fn chunk_sections<V: BorderVectors>(
                     Some(likenesses_of_sentences(&chapters, &units, |sentences| vectors.of_sentences(sentences))?)
                 }
             };
-            cheapest(&chapters, &units, settings.aim(sizes), &weights, likenesses.as_deref())
+            cheapest(&chapters, &units, settings.aim(sizes, weights.fullness), &weights, likenesses.as_deref())
         }
     };
     let chunked = chapters.into_iter().zip(spans).map(|(chapter, children)| {
@@ -367,8 +379,8 @@ mod tests {
     fn sizes_shrink_in_proportion_to_a_small_model() {
         assert_eq!(settings().sizes(8190), Sizes { min: 267, max: 1600 });
         assert_eq!(settings().sizes(254), Sizes { min: 42, max: 252 });
-        let aim = |limit| settings().aim(settings().sizes(limit)).target;
-        assert_eq!([aim(8190), aim(510), aim(254)], [347, 304, 151]);
+        let aim = |limit| settings().aim(settings().sizes(limit), 0.6).target;
+        assert_eq!([aim(8190), aim(510), aim(254)], [347, 305, 151]);
     }
 
     #[test]

@@ -121,8 +121,11 @@ impl Method {
 pub fn of_size(from: &ChunkSettings, tokens: usize, limit: usize) -> ChunkSettings {
     let words = |tokens: f64| (tokens * 1000.0 / chunk::words_as_tokens(1000) as f64).round() as usize;
     let mut settings = from.clone();
-    match settings.borders {
-        Borders::Cheapest { .. } => settings.target_words = words(tokens as f64),
+    match &mut settings.borders {
+        Borders::Cheapest { weights, .. } => {
+            settings.target_words = words(tokens as f64);
+            weights.fullness = 1.0;
+        }
         Borders::UniversalSemantic { .. } => {
             // The least shrinks with the greatest where the model takes less than that.
             let greatest = chunk::words_as_tokens(from.max_words);
