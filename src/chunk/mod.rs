@@ -385,8 +385,8 @@ mod tests {
 
     #[test]
     fn a_change_of_topic_is_a_border_once_the_minimum_is_reached() {
-        let a = "Apples grow on trees in the garden all summer. ".repeat(6);
-        let b = "Boats sail on the sea with the wind behind. ".repeat(6);
+        let a = "Apples grow on trees in the garden all summer. ".repeat(16);
+        let b = "Boats sail on the sea with the wind behind. ".repeat(16);
         // In a book of two sentences the direction that all have in common is what parts them: see `lexical`.
         let by_sentences = |borders: &Borders| {
             matches!(borders, Borders::UniversalSemantic { .. } | Borders::Cheapest { likeness: Likeness::Model, .. })
