@@ -133,7 +133,7 @@ impl Lexicon {
 }
 
 /// Summed in eight lanes, which the compiler keeps in one register.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (heads_a, tail_a) = a.as_chunks::<8>();
     let (heads_b, tail_b) = b.as_chunks::<8>();
     let mut lanes = [0f32; 8];

@@ -14,7 +14,7 @@ pub use chapters::{Chapter, merge_into_chapters};
 pub use sentences::sentence_ranges;
 
 use crate::domain::{ChapterChunks, Section, TextSpan, Token, TokenCounter};
-use lexical::{Lexicon, Tokenised};
+use lexical::{Lexicon, Tokenised, dot};
 use segment::{Aim, Gap};
 use splitter::{Cursor, Sizes, Unit};
 
@@ -299,10 +299,6 @@ fn greedy_by_sentences<E>(
             vectors[*chapter][*unit] = Some(vector);
         }
     }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 #[cfg(test)]

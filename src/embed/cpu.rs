@@ -15,7 +15,6 @@ use self::backend::CpuBackend;
 use self::product::{Panels, View, product};
 use super::device::DeviceReport;
 use super::encoder::{self, Encoder};
-use super::token_table::TokenTable;
 use super::tokenizer::HubTokenizer;
 use super::weights::Weights;
 use super::{EmbedError, Embedder, ModelFiles, ModelInfo, Shape, TextTokenizer, TokenIds, TokenVectors, batch};
@@ -36,7 +35,7 @@ pub struct CpuEmbedder {
     encoder: Encoder<CpuBackend>,
     files: ModelFiles,
     tokenizer: Arc<HubTokenizer>,
-    token_table: Arc<TokenTable>,
+    token_vectors: Arc<dyn TokenVectors>,
     pool: rayon::ThreadPool,
     batch_tokens: usize,
     finished: VecDeque<Vec<Vec<f32>>>,
@@ -60,10 +59,20 @@ impl CpuEmbedder {
             files.max_tokens,
             &weights,
         )?;
-        let token_table = Arc::new(weights.token_table()?);
+        let token_vectors = weights.token_vectors();
         let info = files.model_info(format!("cpu f32 ({} threads)", pool.current_num_threads()));
         let batch_tokens = if batch_tokens == 0 { BATCH_TOKENS * pool.current_num_threads() } else { batch_tokens };
-        Ok(Self { info, shape, encoder, files, tokenizer, token_table, pool, batch_tokens, finished: VecDeque::new() })
+        Ok(Self {
+            info,
+            shape,
+            encoder,
+            files,
+            tokenizer,
+            token_vectors,
+            pool,
+            batch_tokens,
+            finished: VecDeque::new(),
+        })
     }
 }
 
@@ -86,7 +95,7 @@ impl Embedder for CpuEmbedder {
     }
 
     fn token_vectors(&self) -> Arc<dyn TokenVectors> {
-        self.token_table.clone()
+        self.token_vectors.clone()
     }
 
     fn batch_tokens(&self) -> usize {

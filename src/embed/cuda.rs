@@ -17,7 +17,6 @@ pub use self::gpu::{Ballast, probe};
 use super::device::{CudaFacts, DeviceMemory, DeviceReport};
 use super::encoder::{self, Encoder};
 use super::load::DeviceSettings;
-use super::token_table::TokenTable;
 use super::tokenizer::HubTokenizer;
 use super::weights::Weights;
 use super::{EmbedError, Embedder, ModelFiles, ModelInfo, Shape, TextTokenizer, TokenIds, TokenVectors};
@@ -43,7 +42,7 @@ pub struct CudaEmbedder {
     info: ModelInfo,
     files: ModelFiles,
     tokenizer: Arc<HubTokenizer>,
-    token_table: Arc<TokenTable>,
+    token_vectors: Arc<dyn TokenVectors>,
     encoder: Encoder<CudaBackend>,
     /// After the encoder, whose weights must go before the context.
     backend: CudaBackend,
@@ -71,12 +70,12 @@ impl CudaEmbedder {
         let tokenizer = tokenizer
             .unwrap_or_else(|_| Err(EmbedError::Load("the tokenizer's code panicked; this is a bug".into())))
             .map(Arc::new)?;
-        let (backend, encoder, token_table) = on_card?;
+        let (backend, encoder, token_vectors) = on_card?;
         let mut embedder = Self {
             info: files.model_info(format!("cuda f16 ({})", facts.name)),
             files,
             tokenizer,
-            token_table: Arc::new(token_table),
+            token_vectors,
             encoder,
             backend,
             name: facts.name.clone(),
@@ -275,7 +274,7 @@ impl Embedder for CudaEmbedder {
     }
 
     fn token_vectors(&self) -> Arc<dyn TokenVectors> {
-        self.token_table.clone()
+        self.token_vectors.clone()
     }
 
     fn batch_tokens(&self) -> usize {
@@ -346,13 +345,16 @@ impl Embedder for CudaEmbedder {
     }
 }
 
-fn load_weights(files: &ModelFiles) -> Result<(CudaBackend, Encoder<CudaBackend>, TokenTable), EmbedError> {
+/// What a model's weights become.
+type Loaded = (CudaBackend, Encoder<CudaBackend>, Arc<dyn TokenVectors>);
+
+fn load_weights(files: &ModelFiles) -> Result<Loaded, EmbedError> {
     let backend = CudaBackend::open(encoder::shape(&files.config)?)?;
     let weights = Weights::open(&files.weights)?;
     let encoder = Encoder::load(&backend, &files.config, files.position_offset, files.max_tokens, &weights)
         .map_err(|error| no_room_for_weights(error, files, &backend))?;
     backend.loaded()?;
-    Ok((backend, encoder, weights.token_table()?))
+    Ok((backend, encoder, weights.token_vectors()))
 }
 
 /// The smallest budget that is within [`WORTH`] of the fastest. `rates` are in ascending order of the budgets.

@@ -33,6 +33,18 @@ struct HeaderEntry {
     data_offsets: [u64; 2],
 }
 
+/// In place of a table that cannot be read row by row: the model works all the same, and who asks for rows is told why.
+#[derive(Debug)]
+pub struct NoTokenTable(pub String);
+
+impl TokenVectors for NoTokenTable {
+    /// # Errors
+    /// [`EmbedError::Load`], always.
+    fn of_tokens(&self, _ids: &[u32]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        Err(EmbedError::Load(self.0.clone()))
+    }
+}
+
 /// Far above any real header; the file's first eight bytes say how long it is.
 const MAX_HEADER_BYTES: u64 = 100 << 20;
 
@@ -127,6 +139,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::embed::weights::{WORDS, Weights};
 
     #[test]
     fn rows_are_those_of_the_tensor_in_all_precisions() {
@@ -144,6 +157,18 @@ mod tests {
             assert!(found.of_tokens(&[4]).unwrap_err().to_string().contains("knows 4"));
             assert!(TokenTable::open(&weights, "absent").unwrap_err().to_string().contains("no such tensor"));
         }
+    }
+
+    #[test]
+    fn a_table_of_another_type_is_no_reason_not_to_load_the_model() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.safetensors");
+        let table = Tensor::zeros((4, 3), DType::F64, &Device::Cpu).unwrap();
+        candle_core::safetensors::save(&HashMap::from([(WORDS, table)]), &path).unwrap();
+        let weights = Weights::open(&WeightsFile::Safetensors(path)).unwrap();
+        assert_eq!(weights.get_f32(WORDS).unwrap().dims(), [4, 3]);
+        let error = weights.token_vectors().of_tokens(&[1]).unwrap_err().to_string();
+        assert!(error.contains("numbers of type F64"), "{error}");
     }
 
     /// `OrderedDict(words=tensor)` as torch.save writes it: rows of three numbers, from the third number of a storage.

@@ -1,14 +1,15 @@
 //! A model's weights in their files: safetensors (memory-mapped) or PyTorch's pickle, read tensor by tensor.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use candle_core::pickle::PthTensors;
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 
-use super::EmbedError;
 use super::model_files::WeightsFile;
-use super::token_table::TokenTable;
+use super::token_table::{NoTokenTable, TokenTable};
+use super::{EmbedError, TokenVectors};
 
 /// The table of token embeddings.
 pub const WORDS: &str = "embeddings.word_embeddings.weight";
@@ -72,8 +73,11 @@ impl Weights {
     }
 
     /// The table of token embeddings, left in its file.
-    pub fn token_table(&self) -> Result<TokenTable, EmbedError> {
-        TokenTable::open(&self.source, &format!("{}{WORDS}", self.prefix))
+    pub fn token_vectors(&self) -> Arc<dyn TokenVectors> {
+        match TokenTable::open(&self.source, &format!("{}{WORDS}", self.prefix)) {
+            Ok(table) => Arc::new(table),
+            Err(error) => Arc::new(NoTokenTable(error.to_string())),
+        }
     }
 
     /// The tensor in f32, on the host, for the foldings.

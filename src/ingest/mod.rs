@@ -24,7 +24,7 @@ pub use border_vectors::ModelVectors;
 pub use fetcher::Fetcher;
 pub use formats::why_unread;
 pub use gate::{ClosedLibrary, LibraryGate};
-pub use plan::{Context, ParentText, Parents, generation, mean_vectors, parents};
+pub use plan::{Context, ParentText, Parents, cut_to_tokens, generation, mean_vectors, parents};
 pub use progress::{CurrentJob, Progress, Stage};
 pub use reconcile::{LookError, Looked, ReconcileSettings, Reconciler, RemovalRules, ShelfState};
 pub use reindex::{Completion, Reindexing, left_over, settle, shadow_name};

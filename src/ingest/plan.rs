@@ -62,12 +62,7 @@ pub fn embedded_text<'a>(
     let titles = chapter.path_of(child).iter().map(String::as_str).filter(|title| *title != book_title);
     let context = std::iter::once(book_title).chain(titles).collect::<Vec<_>>().join(" > ");
     // Two less: the blank line, and a cut that tokenises to one more.
-    let ranges = counter.token_ranges(&context);
-    let end = match ranges.get(context_tokens.saturating_sub(2)) {
-        None => context.len(),
-        Some(first_over) => first_over.start,
-    };
-    let context = context.get(..end).unwrap_or_default().trim_end();
+    let context = cut_to_tokens(&context, context_tokens.saturating_sub(2), counter);
     if context.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{context}\n\n{text}")) }
 }
 
@@ -112,6 +107,14 @@ pub fn same_text(
         file_signature: job.book.file.signature(),
         ..indexed.clone()
     })
+}
+
+/// The beginning of a text that has no more tokens than that.
+pub fn cut_to_tokens<'a>(text: &'a str, tokens: usize, counter: &dyn TokenCounter) -> &'a str {
+    match counter.token_ranges(text).get(tokens) {
+        None => text,
+        Some(first_over) => text.get(..first_over.start).unwrap_or_default().trim_end(),
+    }
 }
 
 /// What the live collection holds of a book, where that is what a shadow with these settings would hold: its points can

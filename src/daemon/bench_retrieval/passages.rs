@@ -13,7 +13,7 @@ use crate::daemon::DaemonError;
 use crate::daemon::bench::cpu_seconds;
 use crate::domain::ChapterChunks;
 use crate::embed::{EmbedError, TextTokenizer};
-use crate::ingest::{Parents, mean_vectors, parents};
+use crate::ingest::{Parents, cut_to_tokens, mean_vectors, parents};
 
 /// The least a passage may have where the size is fitted.
 const MIN_FITTED_TOKENS: usize = 8;
@@ -248,16 +248,6 @@ fn context(context: Context, book: &LabelledBook, place: &Range<usize>) -> Strin
         parts.extend(titles.filter(|title| letters(title) != letters(&book.title)));
     }
     parts.join(" > ")
-}
-
-/// The beginning of a text that has no more tokens than that.
-fn cut_to_tokens<'a>(text: &'a str, tokens: usize, tokenizer: &dyn TextTokenizer) -> &'a str {
-    let ranges = tokenizer.token_ranges(text);
-    match ranges.get(tokens) {
-        None => text,
-        Some(_) if tokens == 0 => "",
-        Some(_) => text.get(..ranges[tokens - 1].end).unwrap_or_default().trim_end(),
-    }
 }
 
 #[cfg(test)]
